@@ -1,0 +1,3 @@
+export * from './catalogue.js';
+export * from './app-error.js';
+export * from './redact.js';
