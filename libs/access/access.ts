@@ -1,0 +1,69 @@
+import { Injectable } from '@nestjs/common';
+import { AppError } from '@longhaul/errors';
+import { Database, Prisma, camelKeys, parseId, type Vm } from '@longhaul/persistence';
+import type { Scope } from './scopes.js';
+import { hashToken } from './tokens.js';
+
+/** Who calls, and what the token and the user's memberships let them see. */
+export interface Caller {
+  userId: string;
+  email: string;
+  tokenId: string;
+  scopes: Scope[];
+  projectIds: string[];
+}
+
+/** Longest list of matches that an ambiguous reference names. */
+const MATCHES_NAMED = 10;
+
+@Injectable()
+export class Access {
+  constructor(private readonly db: Database) {}
+
+  /** The caller behind a bearer token, asked of the database every time so that a revocation holds at once. */
+  async authenticate(token: string): Promise<Caller | undefined> {
+    const [row] = await this.db.$queryRaw<Caller[]>`
+      SELECT t.user_id AS "userId", u.email, t.id AS "tokenId", t.scopes,
+        ARRAY(SELECT project_id::text FROM project_members WHERE user_id = t.user_id) AS "projectIds"
+      FROM tokens t JOIN users u ON u.id = t.user_id
+      WHERE t.hash = ${hashToken(token)} AND t.revoked_at IS NULL
+        AND (t.expires_at IS NULL OR t.expires_at > now())`;
+    return row;
+  }
+
+  listVms(caller: Caller): Promise<Vm[]> {
+    return this.db.vm.findMany({
+      where: { projectId: { in: caller.projectIds } },
+      orderBy: [{ hostname: 'asc' }, { id: 'asc' }],
+    });
+  }
+
+  /**
+   * The caller's VM by its id, exact hostname, or unique prefix of either, in this order. A VM of someone else is
+   * `vm_not_found` like one that does not exist; several matches are `vm_ambiguous` and named.
+   */
+  async resolveVm(caller: Caller, reference: string): Promise<Vm> {
+    const id = parseId(reference);
+    const rows = await this.db.$queryRaw<object[]>`
+      SELECT * FROM vms
+      WHERE project_id = ANY(${caller.projectIds}::uuid[])
+        AND (${id ? Prisma.sql`id = ${id}::uuid OR` : Prisma.empty}
+          starts_with(hostname, ${reference}) OR starts_with(id::text, ${reference.toLowerCase()}))
+      ORDER BY hostname, id LIMIT 100`;
+    const vms = rows.map((row) => camelKeys<Vm>(row));
+    const exact = vms.filter((vm) => vm.id === id);
+    const named = vms.filter((vm) => vm.hostname === reference);
+    const matches = [exact, named, vms].find((found) => found.length > 0) ?? [];
+    const [match] = matches;
+    if (!match) {
+      throw new AppError('vm_not_found', 'You have no VM of that id, hostname or prefix. list_vms shows yours.');
+    }
+    if (matches.length > 1) {
+      const shown = matches.slice(0, MATCHES_NAMED).map((vm) => ({ id: vm.id, hostname: vm.hostname }));
+      throw new AppError('vm_ambiguous', 'Several of your VMs match; give one of the ids in details.matches.', {
+        matches: shown,
+      });
+    }
+    return match;
+  }
+}

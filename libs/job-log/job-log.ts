@@ -1,0 +1,186 @@
+import { Injectable } from '@nestjs/common';
+import { envInteger } from '@longhaul/config';
+import { FencedError, type AttemptRef } from '@longhaul/jobs';
+import { Database } from '@longhaul/persistence';
+import { z } from 'zod';
+
+export const STREAMS = ['stdout', 'stderr', 'system'] as const;
+export type LogStream = (typeof STREAMS)[number];
+
+export const jobLogConfig = z.object({
+  LOG_STREAM_LIMIT: envInteger(1024, 2 ** 40)
+    .default(64 * 1024 * 1024)
+    .describe('Bytes kept of each stream of a job; what comes after is counted and dropped'),
+});
+
+/** Bytes of one stored chunk; a slice anywhere in a log of any size reads only the chunks it lies in. */
+const CHUNK_BYTES = 64 * 1024;
+/** Rows one read looks at: a log of tiny chunks answers a shorter slice, never a slower one. */
+const CHUNKS_READ = 1024;
+/** Appends of many commands share a commit: the first one waits this long for others, full ones for nothing. */
+const BATCH_MS = 100;
+const BATCH_BYTES = 1024 * 1024;
+
+export interface LogSlice {
+  data: Buffer;
+  /** Bytes the stream holds now. */
+  size: number;
+  /** Bytes that came after the stream's limit and were not kept. */
+  dropped: number;
+  /** The job has ended: nothing will come after `size`. */
+  closed: boolean;
+}
+
+/** The stream is shorter than the writer believes: it must look at `size` and go on from there. */
+export class LogGapError extends Error {
+  override name = 'LogGapError';
+  constructor(readonly size: number) {
+    super(`the stream ends at ${size}`);
+  }
+}
+
+interface Append {
+  ref: AttemptRef;
+  stream: LogStream;
+  offset: number;
+  data: Buffer;
+  dropped: number;
+  resolve: () => void;
+  reject: (error: unknown) => void;
+}
+
+@Injectable()
+export class JobLog {
+  private waiting: Append[] = [];
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly db: Database) {}
+
+  /** Makes the stream if it is not there yet; answers where it ends. */
+  async open(ref: AttemptRef, stream: LogStream): Promise<{ size: number; dropped: number }> {
+    const [row] = await this.db.$queryRaw<{ size: bigint; dropped: bigint }[]>`
+      WITH made AS (
+        INSERT INTO job_log_streams (job_id, stream) VALUES (${ref.jobId}::uuid, ${stream})
+        ON CONFLICT DO NOTHING RETURNING size, dropped)
+      SELECT size, dropped FROM made
+      UNION ALL SELECT size, dropped FROM job_log_streams WHERE job_id = ${ref.jobId}::uuid AND stream = ${stream}`;
+    return { size: Number(row!.size), dropped: Number(row!.dropped) };
+  }
+
+  /**
+   * Appends `data` at `offset` of an opened stream. At most one append of a stream may be under way. Bytes that are there
+   * already are compared and skipped. Throws LogGapError when the stream ends before `offset`, FencedError when the
+   * attempt is not current. `dropped` is the stream's count of bytes not kept.
+   */
+  append(ref: AttemptRef, stream: LogStream, offset: number, data: Buffer, dropped = 0): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ ref, stream, offset, data, dropped, resolve, reject });
+      const bytes = this.waiting.reduce((sum, append) => sum + append.data.length, 0);
+      if (bytes >= BATCH_BYTES) void this.flush();
+      else this.timer ??= setTimeout(() => void this.flush(), BATCH_MS);
+    });
+  }
+
+  /** Writes what waits, without waiting for more. */
+  async flush(): Promise<void> {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    const batch = this.waiting.splice(0);
+    if (batch.length === 0) return;
+    try {
+      const stored = await this.store(batch);
+      await Promise.all(
+        batch.map(async (append) => {
+          if (stored.has(`${append.ref.jobId} ${append.stream}`)) append.resolve();
+          else await this.settle(append).then(append.resolve, append.reject);
+        }),
+      );
+    } catch (error) {
+      batch.forEach(({ reject }) => reject(error));
+    }
+  }
+
+  /**
+   * One statement for the whole batch. It may be lost in a crash of PostgreSQL (asynchronous commit): the guest still has
+   * the bytes, and the next append then meets a gap. The shared lock on the job makes a later claim wait for it.
+   */
+  private async store(batch: Append[]): Promise<Set<string>> {
+    const rows = await this.db.$queryRaw<{ key: string }[]>`
+      WITH input AS (
+        SELECT * FROM unnest(${batch.map(({ ref }) => ref.jobId)}::uuid[], ${batch.map(({ ref }) => ref.attempt)}::int[],
+          ${batch.map(({ stream }) => stream)}::text[], ${batch.map(({ offset }) => offset)}::bigint[],
+          ${batch.map(({ dropped }) => dropped)}::bigint[], ${batch.map(({ data }) => data)}::bytea[])
+          AS input (job_id, attempt, stream, start, dropped, data)),
+      held AS MATERIALIZED (
+        SELECT jobs.id FROM jobs JOIN (SELECT DISTINCT job_id, attempt FROM input) AS wanted
+          ON jobs.id = wanted.job_id AND jobs.attempt = wanted.attempt
+        WHERE state = 'running' FOR SHARE OF jobs),
+      grown AS (
+        UPDATE job_log_streams AS streams SET size = streams.size + length(input.data), dropped = input.dropped
+        FROM input JOIN held ON held.id = input.job_id
+        WHERE streams.job_id = input.job_id AND streams.stream = input.stream AND streams.size = input.start
+        RETURNING input.*),
+      stored AS (
+        INSERT INTO job_log_chunks (job_id, stream, "offset", data)
+        SELECT job_id, stream, start + at, substring(data FROM at + 1 FOR ${CHUNK_BYTES}::int)
+        FROM grown, generate_series(0, length(data) - 1, ${CHUNK_BYTES}::int) AS at)
+      SELECT job_id || ' ' || stream AS key, set_config('synchronous_commit', 'off', true) FROM grown`;
+    return new Set(rows.map(({ key }) => key));
+  }
+
+  /** An append that was not stored as it is: fenced, behind (skip what is there) or ahead of the stream's end. */
+  private async settle({ ref, stream, offset, data, dropped }: Append): Promise<void> {
+    const job = await this.db.job.findUnique({ where: { id: ref.jobId }, select: { attempt: true, state: true } });
+    if (job?.attempt !== ref.attempt || job.state !== 'running') throw new FencedError(ref);
+    const { size } = await this.open(ref, stream);
+    if (size < offset) throw new LogGapError(size);
+    const overlap = Math.min(size - offset, data.length);
+    for (let at = 0; at < overlap; ) {
+      const { data: there } = await this.read(ref.jobId, stream, offset + at, overlap - at);
+      if (there.length === 0 || !there.equals(data.subarray(at, at + there.length))) {
+        throw new Error(`stream ${stream} of job ${ref.jobId} differs from what is stored near offset ${offset + at}`);
+      }
+      at += there.length;
+    }
+    if (overlap < data.length) await this.append(ref, stream, size, data.subarray(overlap), dropped);
+  }
+
+  /** At most `maxBytes` of a stream from `offset`; no bytes beyond its end. All of one answer is of one moment. */
+  async read(jobId: string, stream: LogStream, offset: number, maxBytes: number): Promise<LogSlice> {
+    const rows = await this.db.$queryRaw<
+      { size: bigint | null; dropped: bigint | null; closed: boolean; start: bigint | null; data: Uint8Array | null }[]
+    >`
+      SELECT streams.size, streams.dropped, jobs.finished_at IS NOT NULL AS closed, chunks."offset" AS start, chunks.data
+      FROM jobs
+      LEFT JOIN job_log_streams AS streams ON streams.job_id = jobs.id AND streams.stream = ${stream}
+      LEFT JOIN LATERAL (
+        SELECT "offset", data FROM job_log_chunks AS c
+        WHERE c.job_id = jobs.id AND c.stream = ${stream} AND c."offset" < ${offset}::bigint + ${maxBytes}::bigint
+          AND c."offset" >= (SELECT max("offset") FROM job_log_chunks
+            WHERE job_id = jobs.id AND stream = ${stream} AND "offset" <= ${offset}::bigint)
+        ORDER BY "offset" LIMIT ${CHUNKS_READ}) AS chunks ON true
+      WHERE jobs.id = ${jobId}::uuid ORDER BY start`;
+    const [first] = rows;
+    const parts = rows.flatMap(({ start, data }) => {
+      if (start === null || data === null) return [];
+      const from = Math.max(0, offset - Number(start));
+      return [Buffer.from(data).subarray(from, offset + maxBytes - Number(start))];
+    });
+    return {
+      data: Buffer.concat(parts),
+      size: Number(first?.size ?? 0),
+      dropped: Number(first?.dropped ?? 0),
+      closed: first?.closed ?? false,
+    };
+  }
+
+  /** The last `maxBytes` of a stream, begun at a whole character where the bytes are text; `offset` is where it starts. */
+  async tail(jobId: string, stream: LogStream, maxBytes: number): Promise<LogSlice & { offset: number }> {
+    const { size } = await this.read(jobId, stream, 0, 0);
+    const from = Math.max(0, size - maxBytes);
+    const slice = await this.read(jobId, stream, from, maxBytes);
+    let skip = 0;
+    while (from > 0 && skip < 3 && (slice.data[skip] ?? 0) >> 6 === 0b10) skip++;
+    return { ...slice, data: slice.data.subarray(skip), offset: from + skip };
+  }
+}

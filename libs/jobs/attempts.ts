@@ -1,0 +1,128 @@
+import { Injectable } from '@nestjs/common';
+import type { ErrorBody } from '@longhaul/errors';
+import { Database, Prisma, camelKeys, type Job, type JobIntent, type Transaction } from '@longhaul/persistence';
+import { Jobs } from './jobs.js';
+import { FencedError, type AttemptRef, type FinalState } from './states.js';
+
+/** A claim that is not renewed for this long is given to another worker; renewed every HEARTBEAT_SECONDS. */
+export const LEASE_SECONDS = 30;
+export const HEARTBEAT_SECONDS = 5;
+
+export interface Outcome {
+  state: FinalState;
+  result?: unknown;
+  error?: ErrorBody;
+  /** Of `unknown`: keeps the VM's slot until a clean-up has made sure that nothing of it is left in the guest. */
+  quarantine?: boolean;
+}
+
+export interface Question {
+  key: string;
+  question: Prisma.InputJsonValue;
+}
+
+/** The side of jobs that workers see. Every write carries (job, attempt) and throws FencedError once it is not current. */
+@Injectable()
+export class Attempts {
+  constructor(
+    private readonly db: Database,
+    private readonly jobs: Jobs,
+  ) {}
+
+  /** Takes a queued job, or nothing when another worker was faster or it has ended: then the delivery is forgotten. */
+  async claim(jobId: string, worker: string): Promise<Job | undefined> {
+    const [row] = await this.db.$queryRaw<object[]>`
+      WITH claimed AS (
+        UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker},
+          lease_until = now() + ${LEASE_SECONDS} * interval '1 second',
+          started_at = coalesce(started_at, now()), deadline_at = now() + run_seconds * interval '1 second'
+        WHERE id = ${jobId}::uuid AND state = 'queued' RETURNING *),
+      attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
+      SELECT * FROM claimed`;
+    return row && camelKeys<Job>(row);
+  }
+
+  /**
+   * Extends the leases of all attempts of a worker process in one statement. Answers those that are still current, with
+   * their cancel requests; any other has been fenced.
+   */
+  async heartbeat(refs: AttemptRef[]): Promise<Map<string, { attempt: number; cancelRequested: boolean }>> {
+    const rows = await this.db.$queryRaw<{ id: string; attempt: number; cancelRequested: boolean }[]>`
+      UPDATE jobs SET lease_until = now() + ${LEASE_SECONDS} * interval '1 second'
+      FROM unnest(${refs.map((ref) => ref.jobId)}::uuid[], ${refs.map((ref) => ref.attempt)}::int[]) AS mine (id, attempt)
+      WHERE jobs.id = mine.id AND jobs.attempt = mine.attempt AND state = 'running'
+      RETURNING jobs.id, jobs.attempt, cancel_requested_at IS NOT NULL AS "cancelRequested"`;
+    return new Map(rows.map(({ id, ...rest }) => [id, rest]));
+  }
+
+  /** Stores where the next attempt is to go on, and what clients may see of the progress. */
+  async checkpoint(ref: AttemptRef, state: { checkpoint?: Prisma.InputJsonValue; progress?: Prisma.InputJsonValue }) {
+    const { count } = await this.db.job.updateMany({ where: current(ref), data: state });
+    if (count === 0) throw new FencedError(ref);
+  }
+
+  intents(jobId: string): Promise<JobIntent[]> {
+    return this.db.jobIntent.findMany({ where: { jobId } });
+  }
+
+  /** Commits that `what` is about to be done to the guest or the provider. An intent of an earlier attempt stays as it is. */
+  async intend(ref: AttemptRef, what: string, epoch?: string): Promise<void> {
+    await this.fenced(ref, (tx) => tx.$executeRaw`
+      INSERT INTO job_intents (job_id, what, attempt, epoch)
+      VALUES (${ref.jobId}::uuid, ${what}, ${ref.attempt}, ${epoch ?? null}::uuid) ON CONFLICT DO NOTHING`);
+  }
+
+  /** Notes that the effect of an intent was seen to have happened. */
+  async confirm(ref: AttemptRef, what: string): Promise<void> {
+    await this.fenced(ref, (tx) => tx.$executeRaw`
+      UPDATE job_intents SET confirmed_at = now() WHERE job_id = ${ref.jobId}::uuid AND what = ${what}`);
+  }
+
+  /** Ends the attempt until a client has answered; the VM slot stays held. The next attempt goes on from the checkpoint. */
+  async ask(ref: AttemptRef, questions: Question[], answerSeconds: number): Promise<void> {
+    await this.fenced(ref, async (tx) => {
+      await tx.jobQuestion.createMany({ data: questions.map((question) => ({ jobId: ref.jobId, ...question })) });
+      await tx.$executeRaw`
+        UPDATE jobs SET state = 'awaiting_input', lease_until = NULL,
+          deadline_at = now() + ${answerSeconds} * interval '1 second' WHERE id = ${ref.jobId}::uuid`;
+      await endAttempt(tx, ref, 'awaiting_input');
+    });
+  }
+
+  /** Every answer given so far, by the key of its question. */
+  async answers(jobId: string): Promise<Record<string, Prisma.JsonValue>> {
+    const answered = await this.db.jobQuestion.findMany({ where: { jobId, answeredAt: { not: null } } });
+    return Object.fromEntries(answered.map(({ key, answer }) => [key, answer]));
+  }
+
+  /** Writes the end: state, result, slot release, attempt and audit event in one transaction. */
+  async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
+    await this.fenced(ref, async (tx) => {
+      const [row] = await tx.$queryRaw<object[]>`
+        UPDATE jobs SET state = ${outcome.state}::job_state, result = ${json(outcome.result)}::jsonb,
+          error = ${json(outcome.error)}::jsonb, quarantined = ${outcome.quarantine ?? false},
+          finished_at = now(), lease_until = NULL
+        WHERE id = ${ref.jobId}::uuid RETURNING *`;
+      await endAttempt(tx, ref, outcome.state);
+      await this.jobs.auditEnd(tx, camelKeys<Job>(row!));
+    });
+  }
+
+  /** Runs `write` while the attempt is current; a claim by a later attempt waits until it has committed. */
+  private async fenced<T>(ref: AttemptRef, write: (tx: Transaction) => PromiseLike<T>): Promise<T> {
+    return this.db.$transaction(async (tx) => {
+      const held = await tx.$queryRaw<unknown[]>`
+        SELECT FROM jobs WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' FOR UPDATE`;
+      if (held.length === 0) throw new FencedError(ref);
+      return write(tx);
+    });
+  }
+}
+
+const current = (ref: AttemptRef) => ({ id: ref.jobId, attempt: ref.attempt, state: 'running' as const });
+
+const endAttempt = (tx: Transaction, ref: AttemptRef, outcome: string) => tx.$executeRaw`
+  UPDATE job_attempts SET ended_at = now(), outcome = ${outcome}
+  WHERE job_id = ${ref.jobId}::uuid AND attempt = ${ref.attempt}`;
+
+const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));

@@ -1,0 +1,5 @@
+/** How the id of a queued job reaches a worker. Delivery may be lost or doubled: the claim decides, recovery redelivers. */
+export abstract class JobDelivery {
+  /** Fails within 500 ms when the queue is away; the row is the outbox, so a caller need not care. */
+  abstract deliver(delivery: { jobId: string; number: number; queue: string }): Promise<void>;
+}

@@ -1,0 +1,271 @@
+import { createHash } from 'node:crypto';
+import { Injectable } from '@nestjs/common';
+import { Audit } from '@longhaul/audit';
+import { AppError } from '@longhaul/errors';
+import {
+  Database,
+  Prisma,
+  StateChanges,
+  camelKeys,
+  newId,
+  parseId,
+  type Job,
+  type Transaction,
+} from '@longhaul/persistence';
+import { JobDelivery } from './delivery.js';
+import type { JobKind, Lane } from './kind.js';
+import { jobNotFound, queueName } from './states.js';
+
+/** How long after a delivery (or its failure) an unclaimed job is delivered again. */
+const REDELIVER_SECONDS = 3;
+const WAIT_POLL_MS = 1_000;
+
+export interface Submission<Payload> {
+  kind: JobKind<Payload, unknown>;
+  payload: Payload;
+  by: { userId: string; tokenId?: string };
+  projectId: string;
+  vm?: { id: string; host: string; commandSlots: number };
+  label?: string;
+  /** Instead of the kind's own. */
+  lane?: Lane;
+  queueSeconds?: number;
+  /** The same key of the same user answers the same job; with other arguments it is refused. */
+  idempotencyKey?: string;
+  requestId?: string;
+}
+
+/** Whose jobs are meant: those of these projects, of kinds that these scopes may read. */
+export interface JobFilter {
+  projectIds: string[];
+  scopes: string[];
+}
+
+/** The side of jobs that clients see: submit, find, wait, cancel, answer. It never runs anything. */
+@Injectable()
+export class Jobs {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: Audit,
+    private readonly delivery: JobDelivery,
+    private readonly changes: StateChanges,
+  ) {}
+
+  /**
+   * Stores the job and its audit event in one transaction, then delivers its id. With the queue away it still succeeds:
+   * recovery delivers later. Errors: `vm_command_in_progress` or `vm_busy` (details.job_id holds the slot),
+   * `idempotency_key_reused`, `rate_limited` (too many live jobs in the project).
+   */
+  async submit<Payload>(submission: Submission<Payload>): Promise<Job> {
+    const argumentsHash = hashArguments(submission);
+    // A conflict whose cause has gone by the time it is looked for (the other job just ended) is worth another try.
+    for (let tries = 0; tries < 3; tries++) {
+      const { inserted, earlier } = await this.db.$transaction(async (tx) => {
+        const inserted = await this.insert(tx, submission, argumentsHash);
+        return { inserted, earlier: inserted ? undefined : await this.explain(tx, submission, argumentsHash) };
+      });
+      if (inserted) await this.deliver(inserted);
+      const job = inserted ?? earlier;
+      if (job) return job;
+    }
+    throw new AppError('unavailable', 'The VM is contended right now; try again.');
+  }
+
+  async find(jobId: string, filter: JobFilter): Promise<Job> {
+    const id = parseId(jobId);
+    const job = id && (await this.db.job.findFirst({ where: { id, projectId: { in: filter.projectIds } } }));
+    if (!job) throw jobNotFound();
+    if (!filter.scopes.includes(job.scope)) {
+      throw new AppError('forbidden_scope', `Reading this job needs the scope ${job.scope}.`, { required_scope: job.scope });
+    }
+    return job;
+  }
+
+  /** Newest first. `before` is the id of the last job of the page before. */
+  async list(filter: JobFilter & { vmId?: string; states?: Job['state'][]; before?: string }, limit: number): Promise<Job[]> {
+    const before = filter.before === undefined ? undefined : await this.find(filter.before, filter);
+    return this.db.job.findMany({
+      where: {
+        projectId: { in: filter.projectIds },
+        scope: { in: filter.scopes },
+        ...(filter.vmId && { vmId: filter.vmId }),
+        ...(filter.states && { state: { in: filter.states } }),
+        ...(before && {
+          OR: [{ createdAt: { lt: before.createdAt } }, { createdAt: before.createdAt, id: { lt: before.id } }],
+        }),
+      },
+      orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
+      take: limit,
+    });
+  }
+
+  /** The job as soon as `until` holds for it, or as it is after `timeoutMs` or when `signal` aborts. */
+  async wait(jobId: string, until: (job: Job) => boolean, timeoutMs: number, signal?: AbortSignal): Promise<Job> {
+    const deadline = performance.now() + timeoutMs;
+    let changed = false;
+    let wake = () => {};
+    const notify = () => {
+      changed = true;
+      wake();
+    };
+    const unsubscribe = this.changes.on(jobId, notify);
+    signal?.addEventListener('abort', notify);
+    try {
+      for (;;) {
+        changed = false;
+        const job = await this.db.job.findUniqueOrThrow({ where: { id: jobId } });
+        const left = deadline - performance.now();
+        if (until(job) || left <= 0 || signal?.aborted) return job;
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, Math.min(left, WAIT_POLL_MS));
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+          if (changed) wake();
+        });
+      }
+    } finally {
+      unsubscribe();
+      signal?.removeEventListener('abort', notify);
+    }
+  }
+
+  /**
+   * Ends a job that nothing has been started for; asks the worker to end any other (it hears by notification and
+   * heartbeat). Has no effect on one that has ended. Answers the job as it is then.
+   */
+  async cancel(jobId: string, by: { userId: string; tokenId?: string; requestId?: string }): Promise<Job> {
+    return this.db.$transaction(async (tx) => {
+      const [row] = await tx.$queryRaw<object[]>`
+        UPDATE jobs SET
+          cancel_requested_at = coalesce(cancel_requested_at, now()),
+          (state, finished_at) = (
+            SELECT CASE WHEN untouched THEN 'cancelled' ELSE jobs.state END, CASE WHEN untouched THEN now() END
+            FROM (SELECT jobs.state = 'awaiting_input' OR (jobs.state = 'queued'
+              AND NOT EXISTS (SELECT 1 FROM job_intents WHERE job_id = jobs.id)) AS untouched) AS u)
+        WHERE id = ${jobId}::uuid AND state IN ('queued', 'running', 'awaiting_input') RETURNING *`;
+      if (!row) return tx.job.findUniqueOrThrow({ where: { id: jobId } });
+      const job = camelKeys<Job>(row);
+      const { projectId, vmId } = job;
+      await this.audit.write(tx, { event: 'job.cancel_requested', ...by, projectId, vmId, jobId, result: job.state });
+      if (job.state === 'cancelled') await this.auditEnd(tx, job);
+      return job;
+    });
+  }
+
+  /**
+   * Stores answers to questions of a job that awaits input; when none is left open it is queued again. Unknown keys and
+   * questions answered before are refused, an ended job is left alone.
+   */
+  async answer(jobId: string, answers: Record<string, Prisma.InputJsonValue>, userId: string): Promise<Job> {
+    const job = await this.db.$transaction(async (tx) => {
+      const [row] = await tx.$queryRaw<object[]>`
+        SELECT * FROM jobs WHERE id = ${jobId}::uuid AND state = 'awaiting_input' FOR UPDATE`;
+      if (!row) throw new AppError('invalid_arguments', 'The job does not await input.');
+      for (const [key, answer] of Object.entries(answers)) {
+        const { count } = await tx.jobQuestion.updateMany({
+          where: { jobId, key, answeredAt: null },
+          data: { answer, answeredBy: userId, answeredAt: new Date() },
+        });
+        if (count === 0) throw new AppError('invalid_arguments', `No open question has the key ${key}.`);
+      }
+      const open = await tx.jobQuestion.count({ where: { jobId, answeredAt: null } });
+      if (open > 0) return camelKeys<Job>(row);
+      const [queued] = await tx.$queryRaw<object[]>`
+        UPDATE jobs SET state = 'queued', delivery = delivery + 1,
+          redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second',
+          deadline_at = now() + run_seconds * interval '1 second'
+        WHERE id = ${jobId}::uuid RETURNING *`;
+      return camelKeys<Job>(queued!);
+    });
+    if (job.state === 'queued') await this.deliver(job);
+    return job;
+  }
+
+  async deliver(job: Pick<Job, 'id' | 'delivery' | 'lane' | 'host'>): Promise<void> {
+    const queue = queueName(job.lane, job.host);
+    await this.delivery.deliver({ jobId: job.id, number: job.delivery, queue }).catch(() => undefined);
+  }
+
+  /** Writes the `job.finished` event of a job in the transaction that ended it. */
+  async auditEnd(tx: Transaction, job: Job): Promise<void> {
+    const { id: jobId, userId, tokenId, projectId, vmId, requestId, state } = job;
+    const code = (job.error as { code?: string } | null)?.code ?? null;
+    await this.audit.write(tx, { event: 'job.finished', userId, tokenId, projectId, vmId, jobId, requestId, result: state, code });
+  }
+
+  private async insert<P>(tx: Transaction, submission: Submission<P>, argumentsHash: Buffer): Promise<Job | undefined> {
+    const { kind, payload, by, projectId, vm } = submission;
+    const slots = kind.slot === 'command' ? (vm?.commandSlots ?? 1) : 1;
+    const [row] = await tx.$queryRaw<object[]>`
+      INSERT INTO jobs (id, kind, version, project_id, user_id, token_id, vm_id, host, lane, scope, label, payload, slot,
+        slot_index, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id)
+      SELECT ${newId()}::uuid, ${kind.name}, ${kind.version}, ${projectId}::uuid, ${by.userId}::uuid,
+        ${by.tokenId ?? null}::uuid, ${vm?.id ?? null}::uuid, ${vm?.host ?? null}, ${submission.lane ?? kind.lane},
+        ${kind.scope}, ${submission.label ?? null}, ${JSON.stringify(payload)}::jsonb, ${kind.slot ?? null}, free.slot_index,
+        ${kind.runSeconds(payload)}::int, now() + ${submission.queueSeconds ?? kind.queueSeconds} * interval '1 second',
+        1, now() + ${REDELIVER_SECONDS} * interval '1 second', ${submission.idempotencyKey ?? null}, ${argumentsHash},
+        ${submission.requestId ?? null}
+      FROM projects,
+        (SELECT CASE WHEN ${kind.slot ?? null}::text IS NOT NULL THEN min(i) END AS slot_index
+          FROM generate_series(0, ${slots}::int - 1) AS i
+          WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE vm_id = ${vm?.id ?? null}::uuid AND slot = ${kind.slot ?? null}
+            AND slot_index = i AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined))) AS free
+      WHERE projects.id = ${projectId}::uuid
+        AND (${kind.slot ?? null}::text IS NULL OR free.slot_index IS NOT NULL)
+        AND projects.live_job_limit > (SELECT count(*) FROM (SELECT FROM jobs
+          WHERE project_id = ${projectId}::uuid AND state IN ('queued', 'running', 'awaiting_input')
+          LIMIT projects.live_job_limit) AS live)
+      ON CONFLICT DO NOTHING RETURNING *`;
+    if (!row) return undefined;
+    const job = camelKeys<Job>(row);
+    const { id: jobId, vmId, requestId } = job;
+    const args = { kind: kind.name, label: submission.label, ...(payload as object) };
+    await this.audit.write(tx, { event: 'job.submitted', ...by, projectId, vmId, jobId, requestId, arguments: args, result: 'ok' });
+    return job;
+  }
+
+  /** Why nothing was inserted: the same key was used before, a slot is held, or the project is full. */
+  private async explain<P>(tx: Transaction, submission: Submission<P>, argumentsHash: Buffer): Promise<Job | undefined> {
+    const { kind, by, vm, idempotencyKey } = submission;
+    if (idempotencyKey !== undefined) {
+      const earlier = await tx.job.findFirst({ where: { userId: by.userId, idempotencyKey } });
+      if (earlier?.argumentsHash && argumentsHash.equals(earlier.argumentsHash)) return earlier;
+      if (earlier) {
+        throw new AppError('idempotency_key_reused', 'This idempotency_key was used with other arguments; use a new one.', {
+          job_id: earlier.id,
+        });
+      }
+    }
+    if (kind.slot && vm) {
+      const [holder] = await tx.$queryRaw<{ id: string; quarantined: boolean }[]>`
+        SELECT id, quarantined FROM jobs WHERE vm_id = ${vm.id}::uuid AND slot = ${kind.slot}
+          AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined) ORDER BY created_at LIMIT 1`;
+      if (holder) throw slotHeld(kind.slot, holder);
+    }
+    const project = await tx.project.findUniqueOrThrow({ where: { id: submission.projectId } });
+    const live = await tx.job.count({
+      where: { projectId: project.id, state: { in: ['queued', 'running', 'awaiting_input'] } },
+    });
+    if (live >= project.liveJobLimit) {
+      throw new AppError('rate_limited', `The project has ${live} unfinished jobs, which is its limit; wait for some to end.`, {
+        retry_after: 5,
+      });
+    }
+    return undefined;
+  }
+}
+
+function slotHeld(slot: string, holder: { id: string; quarantined: boolean }): AppError {
+  const details = { job_id: holder.id };
+  const what = holder.quarantined ? 'is being cleaned up after' : 'is held by';
+  return slot === 'command'
+    ? new AppError('vm_command_in_progress', `The VM's command slot ${what} job ${holder.id}. Wait for it or cancel it.`, details)
+    : new AppError('vm_busy', `The VM ${what} job ${holder.id}. Wait for it or cancel it.`, details);
+}
+
+function hashArguments<P>({ kind, vm, label, payload, projectId }: Submission<P>): Buffer {
+  const text = JSON.stringify([kind.name, projectId, vm?.id, label, payload]);
+  return createHash('sha256').update(text).digest();
+}

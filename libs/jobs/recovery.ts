@@ -1,0 +1,133 @@
+import { Injectable } from '@nestjs/common';
+import { AppError, type ErrorCode } from '@longhaul/errors';
+import { Database, Prisma, camelKeys, type Job, type Transaction } from '@longhaul/persistence';
+import { LEASE_SECONDS } from './attempts.js';
+import { Jobs } from './jobs.js';
+
+/** A host none of whose workers has beaten for this long is unreachable. */
+export const HOST_SILENT_SECONDS = 60;
+/** Rows that one sweep takes of each sort; the next sweep takes the next. */
+const BATCH = 100;
+/** A job that has taken down this many workers is not given to another. */
+const ATTEMPT_LIMIT = 100;
+
+const REDELIVER_FIRST_SECONDS = 3;
+const REDELIVER_LAST_SECONDS = 60;
+
+/**
+ * Moves on what nobody else will: expired leases, lost deliveries, passed deadlines. Every worker runs it, without a
+ * leader: rows are taken with FOR UPDATE SKIP LOCKED, and time is the database's.
+ */
+@Injectable()
+export class Recovery {
+  constructor(
+    private readonly db: Database,
+    private readonly jobs: Jobs,
+  ) {}
+
+  /** Says that a worker serves these hosts. A starting worker beats before its first sweep, so that it counts as theirs. */
+  async beat(hosts: string[]): Promise<void> {
+    await this.db.$executeRaw`
+      INSERT INTO hosts (name, beat_at) SELECT unnest(${hosts}::text[]), now()
+      ON CONFLICT (name) DO UPDATE SET beat_at = now()`;
+  }
+
+  async sweep(): Promise<void> {
+    await this.requeueExpired();
+    await this.endPastDeadline();
+    await this.redeliver();
+  }
+
+  /** A lost attempt goes back to the queue, if there is a worker that could ask the guest how it stands. */
+  private async requeueExpired(): Promise<void> {
+    const rows = await this.db.$queryRaw<object[]>`
+      WITH lost AS (
+        SELECT id, attempt FROM jobs
+        WHERE state = 'running' AND lease_until < now() AND attempt < ${ATTEMPT_LIMIT} AND ${HOST_ALIVE}
+        ORDER BY lease_until LIMIT ${BATCH} FOR UPDATE SKIP LOCKED),
+      ended AS (
+        UPDATE job_attempts SET ended_at = now(), outcome = 'lost' FROM lost
+        WHERE job_attempts.job_id = lost.id AND job_attempts.attempt = lost.attempt)
+      UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1,
+        redeliver_at = now() + ${REDELIVER_FIRST_SECONDS} * interval '1 second'
+      FROM lost WHERE jobs.id = lost.id RETURNING jobs.*`;
+    await this.deliverAll(rows);
+  }
+
+  /** Any queued job that nobody claimed for a while is delivered again, whatever was delivered before. */
+  private async redeliver(): Promise<void> {
+    const rows = await this.db.$queryRaw<object[]>`
+      WITH waiting AS (
+        SELECT id FROM jobs WHERE state = 'queued' AND redeliver_at < now()
+        ORDER BY redeliver_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED)
+      UPDATE jobs SET delivery = delivery + 1,
+        redeliver_at = now() + least(${REDELIVER_FIRST_SECONDS} * 2 ^ least(delivery, 10), ${REDELIVER_LAST_SECONDS})
+          * interval '1 second'
+      FROM waiting WHERE jobs.id = waiting.id RETURNING jobs.*`;
+    await this.deliverAll(rows);
+  }
+
+  private async deliverAll(rows: object[]): Promise<void> {
+    await Promise.all(rows.map((row) => this.jobs.deliver(camelKeys<Job>(row))));
+  }
+
+  private async endPastDeadline(): Promise<void> {
+    await this.db.$transaction(async (tx) => {
+      const rows = await tx.$queryRaw<(Job & { touched: boolean; alive: boolean })[]>`
+        SELECT id, state, attempt, EXISTS (SELECT 1 FROM job_intents WHERE job_id = jobs.id) AS touched, ${HOST_ALIVE} AS alive
+        FROM jobs
+        WHERE (state IN ('queued', 'awaiting_input') AND deadline_at < now())
+          OR (state = 'running' AND lease_until < now()
+            AND ((deadline_at < now() AND NOT ${HOST_ALIVE}) OR attempt >= ${ATTEMPT_LIMIT}))
+        ORDER BY deadline_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`;
+      for (const row of rows) await this.end(tx, row);
+    });
+  }
+
+  private async end(tx: Transaction, job: Job & { touched: boolean; alive: boolean }): Promise<void> {
+    // What may have begun in the guest has no known end; what never left the queue has simply failed.
+    const unknown = job.state === 'running' || (job.state === 'queued' && job.touched);
+    const error = pastDeadline(unknown, job);
+    const [row] = await tx.$queryRaw<object[]>`
+      UPDATE jobs SET state = ${unknown ? 'unknown' : 'failed'}::job_state, quarantined = ${unknown && job.touched},
+        error = ${JSON.stringify(error.toBody())}::jsonb, finished_at = now(), lease_until = NULL
+      WHERE id = ${job.id}::uuid RETURNING *`;
+    await this.jobs.auditEnd(tx, camelKeys<Job>(row!));
+  }
+
+  /**
+   * Takes one quarantined job of these hosts for a clean-up; the taker has LEASE_SECONDS before another one tries.
+   * `release` it once nothing of it can be left in the guest.
+   */
+  async takeQuarantined(hosts: string[]): Promise<Job | undefined> {
+    const [row] = await this.db.$queryRaw<object[]>`
+      UPDATE jobs SET lease_until = now() + ${LEASE_SECONDS} * interval '1 second'
+      WHERE id = (SELECT id FROM jobs WHERE quarantined AND host = ANY(${hosts}) AND coalesce(lease_until, '-infinity') < now()
+        ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *`;
+    return row && camelKeys<Job>(row);
+  }
+
+  async release(jobId: string): Promise<void> {
+    await this.db.job.updateMany({ where: { id: jobId, quarantined: true }, data: { quarantined: false, leaseUntil: null } });
+  }
+}
+
+const HOST_ALIVE = Prisma.sql`(host IS NULL OR EXISTS (SELECT 1 FROM hosts
+  WHERE name = jobs.host AND beat_at > now() - ${HOST_SILENT_SECONDS} * interval '1 second'))`;
+
+function pastDeadline(unknown: boolean, job: Job & { alive: boolean }): AppError {
+  const messages: Partial<Record<ErrorCode, string>> = {
+    outcome_unknown: 'Nobody could ask the VM how this ended; look there before you run it again.',
+    input_timeout: 'No answer came in time.',
+    host_unreachable: "No worker serves the VM's host right now; the job was not started.",
+    queue_timeout: 'No worker was free in time; the job was not started.',
+  };
+  const code = unknown
+    ? 'outcome_unknown'
+    : job.state === 'awaiting_input'
+      ? 'input_timeout'
+      : job.alive
+        ? 'queue_timeout'
+        : 'host_unreachable';
+  return new AppError(code, messages[code]!);
+}

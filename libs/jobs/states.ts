@@ -1,0 +1,28 @@
+import { AppError } from '@longhaul/errors';
+import type { JobState } from '@longhaul/persistence';
+
+export const FINAL_STATES = ['succeeded', 'failed', 'timed_out', 'cancelled', 'unknown'] as const;
+export type FinalState = (typeof FINAL_STATES)[number];
+
+export const isFinal = (state: JobState): state is FinalState =>
+  (FINAL_STATES as readonly JobState[]).includes(state);
+
+/** One attempt's right to write: every write carries it and is refused once a later attempt exists. */
+export interface AttemptRef {
+  jobId: string;
+  attempt: number;
+}
+
+/** The attempt has lost its right to write; its work must stop and leave the job alone. */
+export class FencedError extends Error {
+  override name = 'FencedError';
+  constructor(ref: AttemptRef) {
+    super(`attempt ${ref.attempt} of job ${ref.jobId} has been fenced`);
+  }
+}
+
+export const jobNotFound = () =>
+  new AppError('job_not_found', 'You have no job of that id. list_jobs shows yours.');
+
+/** A job's queue: the worker of a hypervisor serves that host's own, work without a host goes to a shared one. */
+export const queueName = (lane: string, host: string | null | undefined) => `${lane}.${host ?? 'shared'}`;

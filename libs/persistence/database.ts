@@ -1,0 +1,39 @@
+import { Injectable, type OnModuleDestroy } from '@nestjs/common';
+import { envInteger } from '@longhaul/config';
+import { PrismaPg } from '@prisma/adapter-pg';
+import { z } from 'zod';
+import { PrismaClient, type Prisma } from './generated/client.js';
+
+export const persistenceConfig = z.object({
+  DATABASE_URL: z.string().startsWith('postgres').describe('PostgreSQL that owns all state; may go through a pooler'),
+  DATABASE_DIRECT_URL: z
+    .string()
+    .startsWith('postgres')
+    .optional()
+    .describe('The same database without a pooler, for LISTEN; default: DATABASE_URL'),
+  DATABASE_POOL: envInteger(1, 1000).default(10).describe('Connections a process holds at most'),
+});
+
+/** What a statement can run on: the pool, or a transaction. */
+export type Transaction = Prisma.TransactionClient;
+
+@Injectable()
+export class Database extends PrismaClient implements OnModuleDestroy {
+  constructor(readonly options: z.output<typeof persistenceConfig>) {
+    super({
+      adapter: new PrismaPg({
+        connectionString: options.DATABASE_URL,
+        max: options.DATABASE_POOL,
+        connectionTimeoutMillis: 5_000,
+        // A backend cut off from us must not keep its locks: the server ends what stays idle inside a transaction.
+        idle_in_transaction_session_timeout: 15_000,
+        keepAlive: true,
+      }),
+      transactionOptions: { maxWait: 5_000, timeout: 10_000 },
+    });
+  }
+
+  async onModuleDestroy() {
+    await this.$disconnect();
+  }
+}

@@ -1,0 +1,8 @@
+export { Database, persistenceConfig, type Transaction } from './database.js';
+export { PersistenceModule } from './persistence.module.js';
+export { StateChanges } from './state-changes.js';
+export { camelKeys } from './rows.js';
+export { newId, parseId } from './ids.js';
+export * from './generated/client.js';
+export { applyMigrations } from './migrate.js';
+export { startEmbeddedPostgres } from './embedded/index.js';

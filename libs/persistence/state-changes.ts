@@ -1,0 +1,69 @@
+import { Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
+import { createLogger } from '@longhaul/telemetry';
+import pg from 'pg';
+import { Database } from './database.js';
+
+const CHANNEL = 'longhaul_jobs';
+const RECONNECT_MS = 1_000;
+
+/**
+ * Tells listeners in this process that a job's state or cancel request has changed. One direct connection a process
+ * listens; a notification only says "look again", so a lost one costs latency (listeners poll as a fallback), never truth.
+ */
+@Injectable()
+export class StateChanges implements OnModuleInit, OnModuleDestroy {
+  private readonly log = createLogger('state-changes');
+  private readonly listeners = new Map<string, Set<() => void>>();
+  private readonly url: string;
+  private client: pg.Client | undefined;
+  private reconnect: NodeJS.Timeout | undefined;
+  private closed = false;
+
+  constructor(database: Database) {
+    this.url = database.options.DATABASE_DIRECT_URL ?? database.options.DATABASE_URL;
+  }
+
+  async onModuleInit() {
+    await this.connect();
+  }
+
+  async onModuleDestroy() {
+    this.closed = true;
+    clearTimeout(this.reconnect);
+    await this.client?.end();
+  }
+
+  /** Calls `listener` after each change of that job until the returned function is called. */
+  on(jobId: string, listener: () => void): () => void {
+    const set = this.listeners.get(jobId) ?? new Set();
+    this.listeners.set(jobId, set.add(listener));
+    return () => {
+      set.delete(listener);
+      if (set.size === 0 && this.listeners.get(jobId) === set) this.listeners.delete(jobId);
+    };
+  }
+
+  private async connect() {
+    const client = new pg.Client({ connectionString: this.url, keepAlive: true, connectionTimeoutMillis: 5_000 });
+    client.on('notification', ({ payload }) => this.listeners.get(payload ?? '')?.forEach((listener) => listener()));
+    client.on('error', (error) => this.log.warn({ err: error }, 'listening connection failed'));
+    client.once('end', () => this.connectLater());
+    try {
+      await client.connect();
+      await client.query(`LISTEN ${CHANNEL}`);
+      this.client = client;
+      // What happened while nobody listened is unknown: everyone looks again.
+      for (const set of this.listeners.values()) set.forEach((listener) => listener());
+    } catch (error) {
+      this.log.warn({ err: error }, 'cannot listen for state changes, polling meanwhile');
+      await client.end().catch(() => undefined);
+      this.connectLater();
+    }
+  }
+
+  private connectLater() {
+    if (this.closed) return;
+    clearTimeout(this.reconnect);
+    this.reconnect = setTimeout(() => void this.connect(), RECONNECT_MS);
+  }
+}

@@ -1,0 +1,10 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+/** What ties log lines, audit events and jobs of one request together. */
+export interface Correlation {
+  requestId?: string;
+  jobId?: string;
+  attempt?: number;
+}
+
+export const correlation = new AsyncLocalStorage<Correlation>();

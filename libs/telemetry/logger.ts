@@ -1,0 +1,44 @@
+import type { LoggerService } from '@nestjs/common';
+import { redactText } from '@longhaul/errors';
+import { pino, stdTimeFunctions, type Logger } from 'pino';
+import { z } from 'zod';
+import { correlation } from './correlation.js';
+
+export type { Logger };
+
+export const telemetryConfig = z.object({
+  LOG_LEVEL: z
+    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
+    .default('info')
+    .describe('Least severe level that is logged'),
+});
+
+/** JSON lines on standard output, each with the request and job it belongs to; secrets in messages are redacted. */
+export function createLogger(name: string, level = 'info'): Logger {
+  return pino({
+    name,
+    level,
+    timestamp: stdTimeFunctions.isoTime,
+    mixin: () => correlation.getStore() ?? {},
+    redact: { paths: ['token', 'password', 'authorization', '*.token', '*.password', '*.authorization'] },
+    hooks: {
+      logMethod(args, method) {
+        method.apply(this, args.map((arg: unknown) => (typeof arg === 'string' ? redactText(arg, 8192) : arg)) as typeof args);
+      },
+    },
+  });
+}
+
+/** Lets Nest's own messages go through pino. */
+export class NestLogger implements LoggerService {
+  constructor(private readonly logger: Logger) {}
+  log(message: unknown, context?: unknown) {
+    this.logger.debug({ context }, String(message));
+  }
+  warn(message: unknown, context?: unknown) {
+    this.logger.warn({ context }, String(message));
+  }
+  error(message: unknown, stack?: unknown, context?: unknown) {
+    this.logger.error({ context, stack }, String(message));
+  }
+}
