@@ -8,22 +8,26 @@ import pg from 'pg';
 
 const require = createRequire(import.meta.url);
 
+// TypeScript has this in its library for browsers only.
+declare const WebAssembly: {
+  instantiate(
+    code: Buffer,
+    imports: object,
+  ): Promise<{ instance: { exports: { __wbindgen_start(): void } } }>;
+};
+
 /**
  * Runs `use` with Prisma's schema engine on a database. It is the WebAssembly build from npm, because the binary that
- * Prisma's own commands want is downloaded from a host that closed networks do not let through. `shadowUrl` names an empty
- * database in which the engine may replay migrations; only making new migrations needs one.
+ * Prisma's own commands want is downloaded from a host that closed networks do not let through.
  */
 export async function withSchemaEngine<T>(
   databaseUrl: string,
   use: (engine: SchemaEngine) => Promise<T>,
-  shadowUrl?: string,
 ): Promise<T> {
   const module = await loadEngine();
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
-  const shadowPool = new pg.Pool({ connectionString: shadowUrl, max: 2 });
   const factory = new PrismaPg(pool);
   factory.connect = () => connect(pool);
-  factory.connectToShadowDb = () => connect(shadowPool);
   try {
     const engine = await module.SchemaEngine.new(
       { datamodels: undefined },
@@ -32,7 +36,7 @@ export async function withSchemaEngine<T>(
     );
     return await use(engine);
   } finally {
-    await Promise.all([pool.end(), shadowPool.end()]);
+    await pool.end();
   }
 }
 
@@ -79,13 +83,10 @@ function loadEngine() {
     const unref = (callback: () => void, ms: number) => setTimeout(callback, ms).unref();
     const imports = { ...module, ...Object.fromEntries(timers.map((name) => [name, unref])) };
     const { instance } = await WebAssembly.instantiate(await readFile(file), {
-      './schema_engine_bg.js': imports as unknown as WebAssembly.ModuleImports,
+      './schema_engine_bg.js': imports,
     });
-    const { __wbg_set_wasm: setWasm } = module as unknown as {
-      __wbg_set_wasm: (exports: WebAssembly.Exports) => void;
-    };
-    setWasm(instance.exports);
-    (instance.exports.__wbindgen_start as () => void)();
+    (module as unknown as { __wbg_set_wasm(exports: object): void }).__wbg_set_wasm(instance.exports);
+    instance.exports.__wbindgen_start();
     return module;
   })();
   return loaded;
