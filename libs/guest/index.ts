@@ -1,0 +1,2 @@
+export * from './channel.js';
+export { withLock, type LockOptions } from './lock.js';
