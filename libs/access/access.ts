@@ -56,13 +56,20 @@ export class Access {
     const matches = [exact, named, vms].find((found) => found.length > 0) ?? [];
     const [match] = matches;
     if (!match) {
-      throw new AppError('vm_not_found', 'You have no VM of that id, hostname or prefix. list_vms shows yours.');
+      throw new AppError(
+        'vm_not_found',
+        'You have no VM of that id, hostname or prefix. list_vms shows yours.',
+      );
     }
     if (matches.length > 1) {
       const shown = matches.slice(0, MATCHES_NAMED).map((vm) => ({ id: vm.id, hostname: vm.hostname }));
-      throw new AppError('vm_ambiguous', 'Several of your VMs match; give one of the ids in details.matches.', {
-        matches: shown,
-      });
+      throw new AppError(
+        'vm_ambiguous',
+        'Several of your VMs match; give one of the ids in details.matches.',
+        {
+          matches: shown,
+        },
+      );
     }
     return match;
   }

@@ -11,7 +11,11 @@ export interface IssuedToken {
 /** A token is 256 random bits, so a plain SHA-256 is enough to store it by. */
 export const hashToken = (token: string) => createHash('sha256').update(token).digest();
 
-export async function createToken(tx: Transaction, userId: string, scopes: readonly Scope[]): Promise<IssuedToken> {
+export async function createToken(
+  tx: Transaction,
+  userId: string,
+  scopes: readonly Scope[],
+): Promise<IssuedToken> {
   const token = `lh_${randomBytes(32).toString('base64url')}`;
   const id = newId();
   await tx.token.create({

@@ -10,7 +10,10 @@ export class ConfigError extends Error {
  * Reads the environment by `schema`, an object schema whose keys are variable names. An app composes its schema from the
  * fragments of the libraries that it loads and calls this once; an empty variable counts as not set.
  */
-export function parseConfig<S extends z.ZodObject>(schema: S, env: NodeJS.ProcessEnv = process.env): z.output<S> {
+export function parseConfig<S extends z.ZodObject>(
+  schema: S,
+  env: NodeJS.ProcessEnv = process.env,
+): z.output<S> {
   const present = Object.fromEntries(
     Object.keys(schema.shape).flatMap((name) => (env[name] ? [[name, env[name]]] : [])),
   );

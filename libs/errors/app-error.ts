@@ -23,7 +23,12 @@ export class AppError extends Error {
 
   toBody(): ErrorBody {
     const { retryable } = ERROR_CODES[this.code];
-    return { code: this.code, message: this.message, retryable, ...(this.details && { details: this.details }) };
+    return {
+      code: this.code,
+      message: this.message,
+      retryable,
+      ...(this.details && { details: this.details }),
+    };
   }
 }
 
@@ -34,5 +39,10 @@ export class AppError extends Error {
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown;
   const errorId = randomUUID();
-  return new AppError('internal', `Something failed inside Longhaul. Quote error id ${errorId}.`, { error_id: errorId }, { cause: thrown });
+  return new AppError(
+    'internal',
+    `Something failed inside Longhaul. Quote error id ${errorId}.`,
+    { error_id: errorId },
+    { cause: thrown },
+  );
 }

@@ -1,5 +1,6 @@
 const SECRET_KEY = /pass(word|phrase)?|secret|token|authorization|credential|private_?key|cookie|signature/i;
-const SECRET_TEXT = /\b(lh_[A-Za-z0-9_-]{8})[A-Za-z0-9_-]+|\b(Bearer|Basic)\s+[^\s"',;]+|([?&](?:X-Amz-Signature|signature|token)=)[^&\s"']+/gi;
+const SECRET_TEXT =
+  /\b(lh_[A-Za-z0-9_-]{8})[A-Za-z0-9_-]+|\b(Bearer|Basic)\s+[^\s"',;]+|([?&](?:X-Amz-Signature|signature|token)=)[^&\s"']+/gi;
 
 /** Bounds of a redacted value: what is deeper, longer or more is cut and marked. */
 export interface RedactLimits {

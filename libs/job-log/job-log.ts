@@ -130,15 +130,20 @@ export class JobLog {
 
   /** An append that was not stored as it is: fenced, behind (skip what is there) or ahead of the stream's end. */
   private async settle({ ref, stream, offset, data, dropped }: Append): Promise<void> {
-    const job = await this.db.job.findUnique({ where: { id: ref.jobId }, select: { attempt: true, state: true } });
+    const job = await this.db.job.findUnique({
+      where: { id: ref.jobId },
+      select: { attempt: true, state: true },
+    });
     if (job?.attempt !== ref.attempt || job.state !== 'running') throw new FencedError(ref);
     const { size } = await this.open(ref, stream);
     if (size < offset) throw new LogGapError(size);
     const overlap = Math.min(size - offset, data.length);
-    for (let at = 0; at < overlap; ) {
+    for (let at = 0; at < overlap;) {
       const { data: there } = await this.read(ref.jobId, stream, offset + at, overlap - at);
       if (there.length === 0 || !there.equals(data.subarray(at, at + there.length))) {
-        throw new Error(`stream ${stream} of job ${ref.jobId} differs from what is stored near offset ${offset + at}`);
+        throw new Error(
+          `stream ${stream} of job ${ref.jobId} differs from what is stored near offset ${offset + at}`,
+        );
       }
       at += there.length;
     }
@@ -148,7 +153,13 @@ export class JobLog {
   /** At most `maxBytes` of a stream from `offset`; no bytes beyond its end. All of one answer is of one moment. */
   async read(jobId: string, stream: LogStream, offset: number, maxBytes: number): Promise<LogSlice> {
     const rows = await this.db.$queryRaw<
-      { size: bigint | null; dropped: bigint | null; closed: boolean; start: bigint | null; data: Uint8Array | null }[]
+      {
+        size: bigint | null;
+        dropped: bigint | null;
+        closed: boolean;
+        start: bigint | null;
+        data: Uint8Array | null;
+      }[]
     >`
       SELECT streams.size, streams.dropped, jobs.finished_at IS NOT NULL AS closed, chunks."offset" AS start, chunks.data
       FROM jobs

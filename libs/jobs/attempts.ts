@@ -1,6 +1,13 @@
 import { Injectable } from '@nestjs/common';
 import type { ErrorBody } from '@longhaul/errors';
-import { Database, Prisma, camelKeys, type Job, type JobIntent, type Transaction } from '@longhaul/persistence';
+import {
+  Database,
+  Prisma,
+  camelKeys,
+  type Job,
+  type JobIntent,
+  type Transaction,
+} from '@longhaul/persistence';
 import { Jobs } from './jobs.js';
 import { FencedError, type AttemptRef, type FinalState } from './states.js';
 
@@ -56,7 +63,10 @@ export class Attempts {
   }
 
   /** Stores where the next attempt is to go on, and what clients may see of the progress. */
-  async checkpoint(ref: AttemptRef, state: { checkpoint?: Prisma.InputJsonValue; progress?: Prisma.InputJsonValue }) {
+  async checkpoint(
+    ref: AttemptRef,
+    state: { checkpoint?: Prisma.InputJsonValue; progress?: Prisma.InputJsonValue },
+  ) {
     const { count } = await this.db.job.updateMany({ where: current(ref), data: state });
     if (count === 0) throw new FencedError(ref);
   }
@@ -67,21 +77,29 @@ export class Attempts {
 
   /** Commits that `what` is about to be done to the guest or the provider. An intent of an earlier attempt stays as it is. */
   async intend(ref: AttemptRef, what: string, epoch?: string): Promise<void> {
-    await this.fenced(ref, (tx) => tx.$executeRaw`
+    await this.fenced(
+      ref,
+      (tx) => tx.$executeRaw`
       INSERT INTO job_intents (job_id, what, attempt, epoch)
-      VALUES (${ref.jobId}::uuid, ${what}, ${ref.attempt}, ${epoch ?? null}::uuid) ON CONFLICT DO NOTHING`);
+      VALUES (${ref.jobId}::uuid, ${what}, ${ref.attempt}, ${epoch ?? null}::uuid) ON CONFLICT DO NOTHING`,
+    );
   }
 
   /** Notes that the effect of an intent was seen to have happened. */
   async confirm(ref: AttemptRef, what: string): Promise<void> {
-    await this.fenced(ref, (tx) => tx.$executeRaw`
-      UPDATE job_intents SET confirmed_at = now() WHERE job_id = ${ref.jobId}::uuid AND what = ${what}`);
+    await this.fenced(
+      ref,
+      (tx) => tx.$executeRaw`
+      UPDATE job_intents SET confirmed_at = now() WHERE job_id = ${ref.jobId}::uuid AND what = ${what}`,
+    );
   }
 
   /** Ends the attempt until a client has answered; the VM slot stays held. The next attempt goes on from the checkpoint. */
   async ask(ref: AttemptRef, questions: Question[], answerSeconds: number): Promise<void> {
     await this.fenced(ref, async (tx) => {
-      await tx.jobQuestion.createMany({ data: questions.map((question) => ({ jobId: ref.jobId, ...question })) });
+      await tx.jobQuestion.createMany({
+        data: questions.map((question) => ({ jobId: ref.jobId, ...question })),
+      });
       await tx.$executeRaw`
         UPDATE jobs SET state = 'awaiting_input', lease_until = NULL,
           deadline_at = now() + ${answerSeconds} * interval '1 second' WHERE id = ${ref.jobId}::uuid`;

@@ -62,7 +62,10 @@ export class Jobs {
     for (let tries = 0; tries < 3; tries++) {
       const { inserted, earlier } = await this.db.$transaction(async (tx) => {
         const inserted = await this.insert(tx, submission, argumentsHash);
-        return { inserted, earlier: inserted ? undefined : await this.explain(tx, submission, argumentsHash) };
+        return {
+          inserted,
+          earlier: inserted ? undefined : await this.explain(tx, submission, argumentsHash),
+        };
       });
       if (inserted) await this.deliver(inserted);
       const job = inserted ?? earlier;
@@ -76,13 +79,18 @@ export class Jobs {
     const job = id && (await this.db.job.findFirst({ where: { id, projectId: { in: filter.projectIds } } }));
     if (!job) throw jobNotFound();
     if (!filter.scopes.includes(job.scope)) {
-      throw new AppError('forbidden_scope', `Reading this job needs the scope ${job.scope}.`, { required_scope: job.scope });
+      throw new AppError('forbidden_scope', `Reading this job needs the scope ${job.scope}.`, {
+        required_scope: job.scope,
+      });
     }
     return job;
   }
 
   /** Newest first. `before` is the id of the last job of the page before. */
-  async list(filter: JobFilter & { vmId?: string; states?: Job['state'][]; before?: string }, limit: number): Promise<Job[]> {
+  async list(
+    filter: JobFilter & { vmId?: string; states?: Job['state'][]; before?: string },
+    limit: number,
+  ): Promise<Job[]> {
     const before = filter.before === undefined ? undefined : await this.find(filter.before, filter);
     return this.db.job.findMany({
       where: {
@@ -91,7 +99,10 @@ export class Jobs {
         ...(filter.vmId && { vmId: filter.vmId }),
         ...(filter.states && { state: { in: filter.states } }),
         ...(before && {
-          OR: [{ createdAt: { lt: before.createdAt } }, { createdAt: before.createdAt, id: { lt: before.id } }],
+          OR: [
+            { createdAt: { lt: before.createdAt } },
+            { createdAt: before.createdAt, id: { lt: before.id } },
+          ],
         }),
       },
       orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
@@ -100,7 +111,12 @@ export class Jobs {
   }
 
   /** The job as soon as `until` holds for it, or as it is after `timeoutMs` or when `signal` aborts. */
-  async wait(jobId: string, until: (job: Job) => boolean, timeoutMs: number, signal?: AbortSignal): Promise<Job> {
+  async wait(
+    jobId: string,
+    until: (job: Job) => boolean,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<Job> {
     const deadline = performance.now() + timeoutMs;
     let changed = false;
     let wake = () => {};
@@ -148,7 +164,14 @@ export class Jobs {
       if (!row) return tx.job.findUniqueOrThrow({ where: { id: jobId } });
       const job = camelKeys<Job>(row);
       const { projectId, vmId } = job;
-      await this.audit.write(tx, { event: 'job.cancel_requested', ...by, projectId, vmId, jobId, result: job.state });
+      await this.audit.write(tx, {
+        event: 'job.cancel_requested',
+        ...by,
+        projectId,
+        vmId,
+        jobId,
+        result: job.state,
+      });
       if (job.state === 'cancelled') await this.auditEnd(tx, job);
       return job;
     });
@@ -192,10 +215,24 @@ export class Jobs {
   async auditEnd(tx: Transaction, job: Job): Promise<void> {
     const { id: jobId, userId, tokenId, projectId, vmId, requestId, state } = job;
     const code = (job.error as { code?: string } | null)?.code ?? null;
-    await this.audit.write(tx, { event: 'job.finished', userId, tokenId, projectId, vmId, jobId, requestId, result: state, code });
+    await this.audit.write(tx, {
+      event: 'job.finished',
+      userId,
+      tokenId,
+      projectId,
+      vmId,
+      jobId,
+      requestId,
+      result: state,
+      code,
+    });
   }
 
-  private async insert<P>(tx: Transaction, submission: Submission<P>, argumentsHash: Buffer): Promise<Job | undefined> {
+  private async insert<P>(
+    tx: Transaction,
+    submission: Submission<P>,
+    argumentsHash: Buffer,
+  ): Promise<Job | undefined> {
     const { kind, payload, by, projectId, vm } = submission;
     const slots = kind.slot === 'command' ? (vm?.commandSlots ?? 1) : 1;
     const [row] = await tx.$queryRaw<object[]>`
@@ -222,20 +259,37 @@ export class Jobs {
     const job = camelKeys<Job>(row);
     const { id: jobId, vmId, requestId } = job;
     const args = { kind: kind.name, label: submission.label, ...(payload as object) };
-    await this.audit.write(tx, { event: 'job.submitted', ...by, projectId, vmId, jobId, requestId, arguments: args, result: 'ok' });
+    await this.audit.write(tx, {
+      event: 'job.submitted',
+      ...by,
+      projectId,
+      vmId,
+      jobId,
+      requestId,
+      arguments: args,
+      result: 'ok',
+    });
     return job;
   }
 
   /** Why nothing was inserted: the same key was used before, a slot is held, or the project is full. */
-  private async explain<P>(tx: Transaction, submission: Submission<P>, argumentsHash: Buffer): Promise<Job | undefined> {
+  private async explain<P>(
+    tx: Transaction,
+    submission: Submission<P>,
+    argumentsHash: Buffer,
+  ): Promise<Job | undefined> {
     const { kind, by, vm, idempotencyKey } = submission;
     if (idempotencyKey !== undefined) {
       const earlier = await tx.job.findFirst({ where: { userId: by.userId, idempotencyKey } });
       if (earlier?.argumentsHash && argumentsHash.equals(earlier.argumentsHash)) return earlier;
       if (earlier) {
-        throw new AppError('idempotency_key_reused', 'This idempotency_key was used with other arguments; use a new one.', {
-          job_id: earlier.id,
-        });
+        throw new AppError(
+          'idempotency_key_reused',
+          'This idempotency_key was used with other arguments; use a new one.',
+          {
+            job_id: earlier.id,
+          },
+        );
       }
     }
     if (kind.slot && vm) {
@@ -249,9 +303,13 @@ export class Jobs {
       where: { projectId: project.id, state: { in: ['queued', 'running', 'awaiting_input'] } },
     });
     if (live >= project.liveJobLimit) {
-      throw new AppError('rate_limited', `The project has ${live} unfinished jobs, which is its limit; wait for some to end.`, {
-        retry_after: 5,
-      });
+      throw new AppError(
+        'rate_limited',
+        `The project has ${live} unfinished jobs, which is its limit; wait for some to end.`,
+        {
+          retry_after: 5,
+        },
+      );
     }
     return undefined;
   }
@@ -261,7 +319,11 @@ function slotHeld(slot: string, holder: { id: string; quarantined: boolean }): A
   const details = { job_id: holder.id };
   const what = holder.quarantined ? 'is being cleaned up after' : 'is held by';
   return slot === 'command'
-    ? new AppError('vm_command_in_progress', `The VM's command slot ${what} job ${holder.id}. Wait for it or cancel it.`, details)
+    ? new AppError(
+        'vm_command_in_progress',
+        `The VM's command slot ${what} job ${holder.id}. Wait for it or cancel it.`,
+        details,
+      )
     : new AppError('vm_busy', `The VM ${what} job ${holder.id}. Wait for it or cancel it.`, details);
 }
 

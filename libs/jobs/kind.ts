@@ -25,4 +25,5 @@ export interface JobKind<Payload = unknown, Result = unknown> {
   readonly runSeconds: (payload: Payload) => number;
 }
 
-export const defineJobKind = <Payload, Result>(kind: JobKind<Payload, Result>): JobKind<Payload, Result> => kind;
+export const defineJobKind = <Payload, Result>(kind: JobKind<Payload, Result>): JobKind<Payload, Result> =>
+  kind;

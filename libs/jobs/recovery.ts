@@ -108,7 +108,10 @@ export class Recovery {
   }
 
   async release(jobId: string): Promise<void> {
-    await this.db.job.updateMany({ where: { id: jobId, quarantined: true }, data: { quarantined: false, leaseUntil: null } });
+    await this.db.job.updateMany({
+      where: { id: jobId, quarantined: true },
+      data: { quarantined: false, leaseUntil: null },
+    });
   }
 }
 

@@ -1,11 +1,14 @@
-import { Injectable, type OnModuleDestroy } from '@nestjs/common';
+import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { envInteger } from '@longhaul/config';
 import { PrismaPg } from '@prisma/adapter-pg';
 import { z } from 'zod';
 import { PrismaClient, type Prisma } from './generated/client.js';
 
 export const persistenceConfig = z.object({
-  DATABASE_URL: z.string().startsWith('postgres').describe('PostgreSQL that owns all state; may go through a pooler'),
+  DATABASE_URL: z
+    .string()
+    .startsWith('postgres')
+    .describe('PostgreSQL that owns all state; may go through a pooler'),
   DATABASE_DIRECT_URL: z
     .string()
     .startsWith('postgres')
@@ -18,7 +21,7 @@ export const persistenceConfig = z.object({
 export type Transaction = Prisma.TransactionClient;
 
 @Injectable()
-export class Database extends PrismaClient implements OnModuleDestroy {
+export class Database extends PrismaClient implements OnApplicationShutdown {
   constructor(readonly options: z.output<typeof persistenceConfig>) {
     super({
       adapter: new PrismaPg({
@@ -33,7 +36,7 @@ export class Database extends PrismaClient implements OnModuleDestroy {
     });
   }
 
-  async onModuleDestroy() {
+  async onApplicationShutdown() {
     await this.$disconnect();
   }
 }

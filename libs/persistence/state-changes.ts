@@ -1,4 +1,4 @@
-import { Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
+import { Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import { createLogger } from '@longhaul/telemetry';
 import pg from 'pg';
 import { Database } from './database.js';
@@ -11,7 +11,7 @@ const RECONNECT_MS = 1_000;
  * listens; a notification only says "look again", so a lost one costs latency (listeners poll as a fallback), never truth.
  */
 @Injectable()
-export class StateChanges implements OnModuleInit, OnModuleDestroy {
+export class StateChanges implements OnModuleInit, OnApplicationShutdown {
   private readonly log = createLogger('state-changes');
   private readonly listeners = new Map<string, Set<() => void>>();
   private readonly url: string;
@@ -27,7 +27,7 @@ export class StateChanges implements OnModuleInit, OnModuleDestroy {
     await this.connect();
   }
 
-  async onModuleDestroy() {
+  async onApplicationShutdown() {
     this.closed = true;
     clearTimeout(this.reconnect);
     await this.client?.end();
@@ -44,8 +44,14 @@ export class StateChanges implements OnModuleInit, OnModuleDestroy {
   }
 
   private async connect() {
-    const client = new pg.Client({ connectionString: this.url, keepAlive: true, connectionTimeoutMillis: 5_000 });
-    client.on('notification', ({ payload }) => this.listeners.get(payload ?? '')?.forEach((listener) => listener()));
+    const client = new pg.Client({
+      connectionString: this.url,
+      keepAlive: true,
+      connectionTimeoutMillis: 5_000,
+    });
+    client.on('notification', ({ payload }) =>
+      this.listeners.get(payload ?? '')?.forEach((listener) => listener()),
+    );
     client.on('error', (error) => this.log.warn({ err: error }, 'listening connection failed'));
     client.once('end', () => this.connectLater());
     try {

@@ -23,7 +23,10 @@ export function createLogger(name: string, level = 'info'): Logger {
     redact: { paths: ['token', 'password', 'authorization', '*.token', '*.password', '*.authorization'] },
     hooks: {
       logMethod(args, method) {
-        method.apply(this, args.map((arg: unknown) => (typeof arg === 'string' ? redactText(arg, 8192) : arg)) as typeof args);
+        method.apply(
+          this,
+          args.map((arg: unknown) => (typeof arg === 'string' ? redactText(arg, 8192) : arg)) as typeof args,
+        );
       },
     },
   });

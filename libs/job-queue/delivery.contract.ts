@@ -1,0 +1,80 @@
+import { ConfigModule } from '@longhaul/config';
+import { JobDelivery } from '@longhaul/jobs';
+import { newId } from '@longhaul/persistence';
+import { Module, type INestApplicationContext } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { eventually } from '../../test/support/eventually.js';
+import { JobConsumer, JobConsumerModule, JobQueueModule } from './index.js';
+
+/** Keeps what it was given, for the spec to look at. */
+class Notebook extends JobConsumer {
+  consumed: string[] = [];
+  running = 0;
+  mostRunning = 0;
+  gate: Promise<void> = Promise.resolve();
+  override async consume(jobId: string) {
+    this.mostRunning = Math.max(this.mostRunning, ++this.running);
+    await this.gate;
+    this.running--;
+    this.consumed.push(jobId);
+  }
+}
+
+/** What every queue behind JobDelivery must do; run for Redis and for PostgreSQL. */
+export function describeDelivery(
+  name: string,
+  config: () => Promise<{ DATABASE_URL: string; QUEUE_URL?: string }>,
+) {
+  describe(`delivery by ${name}`, () => {
+    const queue = `bulk.${newId()}`;
+    const notebook = new Notebook();
+    let app: INestApplicationContext;
+    let delivery: JobDelivery;
+
+    beforeAll(async () => {
+      @Module({ providers: [{ provide: JobConsumer, useValue: notebook }], exports: [JobConsumer] })
+      class NotebookModule {}
+      const settings = await config();
+      @Module({
+        imports: [
+          ConfigModule.forRoot(settings),
+          JobQueueModule,
+          JobConsumerModule.forLanes([{ queue, concurrency: 3 }], NotebookModule),
+        ],
+      })
+      class TestModule {}
+      app = await NestFactory.createApplicationContext(TestModule, { logger: false });
+      delivery = app.get(JobDelivery);
+    });
+    afterAll(() => app.close());
+
+    const send = (jobId: string, number = 1) => delivery.deliver({ jobId, number, queue });
+    const count = (jobId: string) => notebook.consumed.filter((id) => id === jobId).length;
+
+    it('brings each id to a worker', async () => {
+      const ids = Array.from({ length: 20 }, newId);
+      await Promise.all(ids.map((id) => send(id)));
+      await eventually(() => ids.every((id) => count(id) === 1));
+    });
+
+    it('brings an id again under the next number, also after the first has been consumed', async () => {
+      const id = newId();
+      await send(id, 1);
+      await eventually(() => count(id) === 1);
+      await send(id, 2);
+      await eventually(() => count(id) === 2);
+    });
+
+    it('runs as many at once as the lane allows, and no more', async () => {
+      let open = () => {};
+      notebook.gate = new Promise((resolve) => (open = resolve));
+      notebook.mostRunning = 0;
+      const ids = Array.from({ length: 9 }, newId);
+      await Promise.all(ids.map((id) => send(id)));
+      await eventually(() => notebook.running === 3);
+      open();
+      await eventually(() => ids.every((id) => count(id) === 1));
+      expect(notebook.mostRunning).toBe(3);
+    });
+  });
+}

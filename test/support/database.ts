@@ -1,0 +1,76 @@
+import { randomBytes } from 'node:crypto';
+import { Access, createToken, SCOPES, type Caller, type Scope } from '@longhaul/access';
+import { Audit } from '@longhaul/audit';
+import { Database, StateChanges, newId, type Vm } from '@longhaul/persistence';
+import pg from 'pg';
+
+export interface TestDatabase {
+  url: string;
+  db: Database;
+  changes: StateChanges;
+  audit: Audit;
+  drop(): Promise<void>;
+}
+
+async function onServer(sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: process.env.TEST_DATABASE_URL });
+  await client.connect();
+  await client.query(sql).finally(() => client.end());
+}
+
+/** A migrated database of the spec's own on the test run's PostgreSQL. */
+export async function testDatabase(): Promise<TestDatabase> {
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  await onServer(`CREATE DATABASE ${name} TEMPLATE longhaul_template`);
+  const url = new URL(process.env.TEST_DATABASE_URL!);
+  url.pathname = `/${name}`;
+  const db = new Database({ DATABASE_URL: url.href, DATABASE_POOL: 10 });
+  const changes = new StateChanges(db);
+  await changes.onModuleInit();
+  return {
+    url: url.href,
+    db,
+    changes,
+    audit: new Audit(db),
+    async drop() {
+      await changes.onApplicationShutdown();
+      await db.onApplicationShutdown();
+      await onServer(`DROP DATABASE ${name} WITH (FORCE)`);
+    },
+  };
+}
+
+/** A user with a project of their own, and a token. */
+export async function makeUser(
+  db: Database,
+  scopes: readonly Scope[] = SCOPES,
+): Promise<{ token: string; caller: Caller }> {
+  const userId = newId();
+  await db.user.create({ data: { id: userId, email: `${userId}@example.test` } });
+  const project = await db.project.create({ data: { id: newId(), name: `project-${userId}` } });
+  await db.projectMember.create({ data: { projectId: project.id, userId, role: 'owner' } });
+  const { token } = await createToken(db, userId, scopes);
+  const caller = await new Access(db).authenticate(token);
+  return { token, caller: caller! };
+}
+
+/** A row of a VM in the caller's first project; no machine is behind it unless the test makes one. */
+export function makeVm(db: Database, caller: Caller, values: Partial<Vm> = {}): Promise<Vm> {
+  const id = newId();
+  return db.vm.create({
+    data: {
+      id,
+      projectId: caller.projectIds[0]!,
+      hostname: `vm-${id.slice(0, 8)}`,
+      provider: 'qemu',
+      host: 'local',
+      image: 'debian',
+      cpus: 1,
+      memoryMb: 256,
+      diskGb: 2,
+      execEnabled: true,
+      powerState: 'running',
+      ...values,
+    },
+  });
+}
