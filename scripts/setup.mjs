@@ -108,17 +108,20 @@ const testTools = [
   ],
 ];
 
+/** The programs (and files) that Longhaul needs and this machine lacks. */
+export const missingSystemPackages = (forTests = false) => missingTools(forTests).map(([name]) => name);
+
+function missingTools(forTests) {
+  const images = process.env.LONGHAUL_IMAGES ? [] : imageTools;
+  return [...runTools, ...images, ...(forTests ? testTools : [])].filter(([name]) => !isInstalled(name));
+}
+
 /**
  * Installs the missing system packages on Debian and its kin, as root or with passwordless sudo; elsewhere throws a
  * SetupError that names the command to type. A given LONGHAUL_IMAGES makes the tools that build images unnecessary.
  */
 export async function installSystemPackages({ forTests = false } = {}) {
-  const tools = [
-    ...runTools,
-    ...(process.env.LONGHAUL_IMAGES ? [] : imageTools),
-    ...(forTests ? testTools : []),
-  ];
-  const missing = tools.filter(([name]) => !isInstalled(name));
+  const missing = missingTools(forTests);
   if (missing.length === 0) return;
 
   const index = managers.findIndex((manager) => isInstalled(manager));
