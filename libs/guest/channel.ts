@@ -5,8 +5,8 @@
 export abstract class GuestChannel {
   /**
    * Waits for exclusive access, connects, runs `use`, disconnects. The `GuestSession` is dead once this returns.
-   * Errors: `unavailable` when access was not granted within `waitMs`; `guest_unreachable` when nothing in the guest
-   * answers, answers nonsense, or when the session lasts longer than `holdMs`.
+   * Errors: `unavailable` when access was not granted within `waitMs` or the session lasts longer than `holdMs`;
+   * `guest_unreachable` when nothing in the guest answers, or answers nonsense; what `use` throws.
    */
   abstract session<T>(use: (guest: GuestSession) => Promise<T>, options?: SessionOptions): Promise<T>;
 }

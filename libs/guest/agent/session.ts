@@ -1,0 +1,187 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { AppError } from '@longhaul/errors';
+import type { GuestProgram, GuestProgramResult, GuestSession } from '../channel.js';
+import { AgentRefusal, base64Field, countField, isRecord, ProtocolViolation } from './answers.js';
+import type { AgentConnection } from './connection.js';
+
+const MIB = 1024 * 1024;
+/** The agent is fastest with reads of this size. */
+const READ_CHUNK = MIB;
+const MAX_READ = 16 * MIB;
+const WRITE_CHUNK = 256 * 1024;
+
+/** GuestSession over an open connection to the QEMU guest agent. */
+export class AgentSession implements GuestSession {
+  constructor(private readonly connection: AgentConnection) {}
+
+  async ping(): Promise<void> {
+    await this.call('guest-ping');
+  }
+
+  async spawn(program: GuestProgram): Promise<{ pid: number }> {
+    return { pid: await this.exec(program, false) };
+  }
+
+  async run(program: GuestProgram, timeoutMs: number): Promise<GuestProgramResult> {
+    const deadline = performance.now() + timeoutMs;
+    const pid = await this.exec(program, true);
+    for (let waitMs = 2; ; waitMs = Math.min(waitMs * 1.5, 50)) {
+      const status = await this.call('guest-exec-status', { pid });
+      if (isRecord(status) && status['exited'] === true) return this.checked(() => programResult(status));
+      if (performance.now() > deadline) {
+        await this.spawn({ path: 'sh', args: ['-c', `kill -9 ${pid}`] });
+        throw new AppError(
+          'guest_unreachable',
+          `A program in the VM did not end within ${timeoutMs} ms. Try again.`,
+        );
+      }
+      await pause(waitMs);
+    }
+  }
+
+  async readFile(
+    path: string,
+    offset: number,
+    maxBytes: number,
+  ): Promise<{ data: Buffer; eof: boolean } | undefined> {
+    if (!(maxBytes >= 1 && maxBytes <= MAX_READ)) throw new Error(`Cannot read ${maxBytes} bytes at once`);
+    const handle = await this.openExisting(path);
+    if (handle === undefined) return undefined;
+    const chunks = Array.from({ length: Math.ceil(maxBytes / READ_CHUNK) }, (_, index) =>
+      Math.min(READ_CHUNK, maxBytes - index * READ_CHUNK),
+    );
+    // All at once: a round trip costs more than what the agent does. In order, as the agent has no read at an offset.
+    const [seek, reads, close] = await Promise.allSettled([
+      offset > 0 ? this.call('guest-file-seek', { handle, offset, whence: 'set' }) : undefined,
+      Promise.all(chunks.map((count) => this.read(handle, count))),
+      this.call('guest-file-close', { handle }),
+    ]);
+    if (seek.status === 'rejected') throw seek.reason;
+    if (reads.status === 'rejected') throw reads.reason;
+    if (close.status === 'rejected') throw close.reason;
+    return {
+      data: Buffer.concat(reads.value.map(({ data }) => data)),
+      eof: reads.value.some(({ eof }) => eof),
+    };
+  }
+
+  async writeFile(path: string, data: Buffer): Promise<void> {
+    const handle = await this.open(path, 'w');
+    try {
+      for (let start = 0; start < data.length;) {
+        const chunk = data.subarray(start, start + WRITE_CHUNK);
+        const answer = await this.call('guest-file-write', { handle, 'buf-b64': chunk.toString('base64') });
+        const written = this.checked(() => countField(answer, 'count'));
+        if (written < 1 || written > chunk.length)
+          throw this.connection.violated(new ProtocolViolation('a wrong count'));
+        start += written;
+      }
+    } finally {
+      await this.call('guest-file-close', { handle });
+    }
+  }
+
+  async setTime(now: Date): Promise<void> {
+    try {
+      await this.call('guest-set-time', { time: now.getTime() * 1_000_000 });
+    } catch (error) {
+      // The system's time is set by then; small images have no tool for the clock chip that they do not have either.
+      if (!(error instanceof AppError && /hwclock|hardware clock/.test(error.message))) throw error;
+    }
+  }
+
+  private async exec(program: GuestProgram, capture: boolean): Promise<number> {
+    const answer = await this.call('guest-exec', {
+      path: program.path,
+      arg: program.args,
+      env: program.env && Object.entries(program.env).map(([name, value]) => `${name}=${value}`),
+      'input-data': program.stdin?.toString('base64'),
+      'capture-output': capture,
+    });
+    return this.checked(() => countField(answer, 'pid'));
+  }
+
+  private async read(handle: number, count: number): Promise<{ data: Buffer; eof: boolean }> {
+    const answer = await this.call('guest-file-read', { handle, count });
+    const data = this.checked(() => base64Field(answer, 'buf-b64', count));
+    return { data, eof: isRecord(answer) && answer['eof'] === true };
+  }
+
+  private async open(path: string, mode: 'r' | 'w'): Promise<number> {
+    const answer = await this.call('guest-file-open', { path, mode });
+    return this.checked(() => {
+      if (!Number.isSafeInteger(answer)) throw new ProtocolViolation('no file handle');
+      return answer as number;
+    });
+  }
+
+  private async openExisting(path: string): Promise<number | undefined> {
+    try {
+      return await this.open(path, 'r');
+    } catch (error) {
+      if (!(error instanceof AppError) || !(error.cause instanceof AgentRefusal)) throw error;
+      if (/No such file or directory/.test(error.message)) return undefined;
+      // The agent may speak the guest's language.
+      const found = await this.run({ path: 'sh', args: ['-c', '[ -e "$1" ]', 'sh', path] }, 5_000);
+      if (found.exitCode === 1) return undefined;
+      throw error;
+    }
+  }
+
+  private async call(command: string, args?: Record<string, unknown>): Promise<unknown> {
+    try {
+      return await this.connection.call(command, args);
+    } catch (error) {
+      if (!(error instanceof AgentRefusal)) throw error;
+      if (/disabled|not allowed|frozen/.test(error.message) && (await this.thawed())) {
+        return await this.connection
+          .call(command, args)
+          .catch((again) => Promise.reject(toAppError(command, again)));
+      }
+      throw toAppError(command, error);
+    }
+  }
+
+  /** Whether the file systems were frozen, in which state the agent does next to nothing: whoever froze them is gone, as we have the VM to ourselves. */
+  private async thawed(): Promise<boolean> {
+    const status = await this.connection.call('guest-fsfreeze-status').catch(() => 'unknown');
+    if (status !== 'frozen') return false;
+    await this.connection.call('guest-fsfreeze-thaw');
+    return true;
+  }
+
+  private checked<T>(parse: () => T): T {
+    try {
+      return parse();
+    } catch (error) {
+      throw error instanceof ProtocolViolation ? this.connection.violated(error) : error;
+    }
+  }
+}
+
+function programResult(status: Record<string, unknown>): GuestProgramResult {
+  const exitCode = 'signal' in status ? 128 + countField(status, 'signal') : countField(status, 'exitcode');
+  return {
+    exitCode,
+    stdout: base64Field(status, 'out-data', MIB),
+    stderr: base64Field(status, 'err-data', MIB),
+  };
+}
+
+function toAppError(command: string, error: unknown): unknown {
+  if (!(error instanceof AgentRefusal)) return error;
+  const said = error.message;
+  if (/No space left/.test(said)) {
+    return new AppError('guest_out_of_space', 'The disk of the VM is full. Free some space.', undefined, {
+      cause: error,
+    });
+  }
+  if (command === 'guest-exec' && /No such file/.test(said)) {
+    return new AppError('guest_missing_dependency', `The VM lacks a program: ${said}`, undefined, {
+      cause: error,
+    });
+  }
+  return new AppError('guest_unreachable', `The VM's guest agent refused ${command}: ${said}`, undefined, {
+    cause: error,
+  });
+}
