@@ -106,9 +106,10 @@ it('keeps what fits the limit and counts the rest; a later writer goes on counti
   await writer.write(Buffer.from('0123456'));
   await writer.write(Buffer.from('789abc'));
   const next = await LogWriter.open(log, ref, 'stdout', 10);
-  expect(next.offset).toBe(13);
+  expect(next.size).toBe(10);
   await next.write(Buffer.from('d'));
-  await next.drop(100);
+  expect(await log.read(ref.jobId, 'stdout', 0, 100)).toMatchObject({ size: 10, dropped: 4 });
+  await next.setDropped(104);
   expect(await log.read(ref.jobId, 'stdout', 0, 100)).toMatchObject({ size: 10, dropped: 104 });
   expect((await readAll(ref.jobId, 100)).toString()).toBe('0123456789');
 });

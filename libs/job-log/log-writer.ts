@@ -1,47 +1,47 @@
 import type { AttemptRef } from '@longhaul/jobs';
 import { LogGapError, type JobLog, type LogStream } from './job-log.js';
 
-/** Writes one stream of one attempt: keeps its offset and its limit. */
+/** Writes one stream of one attempt: knows where it ends and how much it may hold. */
 export class LogWriter {
   private constructor(
     private readonly log: JobLog,
     private readonly ref: AttemptRef,
     private readonly stream: LogStream,
     private readonly limit: number,
-    private size: number,
-    private dropped: number,
+    private state: { size: number; dropped: number },
   ) {}
 
   static async open(log: JobLog, ref: AttemptRef, stream: LogStream, limit: number): Promise<LogWriter> {
-    const { size, dropped } = await log.open(ref, stream);
-    return new LogWriter(log, ref, stream, limit, size, dropped);
+    return new LogWriter(log, ref, stream, limit, await log.open(ref, stream));
   }
 
-  /** Where in the source the next byte to write lies: all bytes written, kept or not. */
-  get offset(): number {
-    return this.size + this.dropped;
+  /** Bytes stored: where a source that can be read again is to be read from. */
+  get size(): number {
+    return this.state.size;
   }
 
-  /** Resolves once stored. On a gap (the database lost its last moments) the offset falls back: read the source again. */
+  /**
+   * Resolves once stored; what exceeds the limit is counted, not kept. When the database has lost its last moments `size`
+   * falls back instead: read the source again from there.
+   */
   async write(data: Buffer): Promise<void> {
+    if (data.length === 0) return;
     const kept = data.subarray(0, Math.max(0, this.limit - this.size));
-    await this.put(kept, this.dropped + data.length - kept.length);
+    await this.put(kept, this.state.dropped + data.length - kept.length);
   }
 
-  /** Notes bytes that the source itself has dropped at its end. */
-  async drop(bytes: number): Promise<void> {
-    if (bytes > 0) await this.put(Buffer.alloc(0), this.dropped + bytes);
+  /** Notes how many bytes the source itself did not keep, in all. */
+  async setDropped(bytes: number): Promise<void> {
+    if (bytes > this.state.dropped) await this.put(Buffer.alloc(0), bytes);
   }
 
   private async put(kept: Buffer, dropped: number): Promise<void> {
     try {
       await this.log.append(this.ref, this.stream, this.size, kept, dropped);
-      this.size += kept.length;
-      this.dropped = dropped;
+      this.state = { size: this.size + kept.length, dropped };
     } catch (error) {
       if (!(error instanceof LogGapError)) throw error;
-      this.size = error.size;
-      this.dropped = 0;
+      this.state = { ...this.state, size: error.size };
     }
   }
 }

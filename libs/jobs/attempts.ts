@@ -126,6 +126,13 @@ export class Attempts {
     });
   }
 
+  /** Gives the job back: recovery hands it to another worker after `seconds`. */
+  async release(ref: AttemptRef, seconds: number): Promise<void> {
+    await this.db.$executeRaw`
+      UPDATE jobs SET lease_until = now() + ${seconds} * interval '1 second'
+      WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running'`;
+  }
+
   /** Runs `write` while the attempt is current; a claim by a later attempt waits until it has committed. */
   private async fenced<T>(ref: AttemptRef, write: (tx: Transaction) => PromiseLike<T>): Promise<T> {
     return this.db.$transaction(async (tx) => {

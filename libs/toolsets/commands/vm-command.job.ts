@@ -17,6 +17,7 @@ const result = z.strictObject({
   duration_ms: z.int(),
 });
 
+export type VmCommandPayload = z.output<typeof payload>;
 export type VmCommandResult = z.output<typeof result>;
 
 /**

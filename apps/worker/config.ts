@@ -1,0 +1,35 @@
+import { hostname } from 'node:os';
+import { envInteger, envList } from '@longhaul/config';
+import { jobLogConfig } from '@longhaul/job-log';
+import { jobQueueConfig } from '@longhaul/job-queue';
+import { persistenceConfig } from '@longhaul/persistence';
+import { telemetryConfig } from '@longhaul/telemetry';
+import { z } from 'zod';
+
+const HOST_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
+
+export const workerConfig = z.object({
+  ...persistenceConfig.shape,
+  ...jobQueueConfig.shape,
+  ...jobLogConfig.shape,
+  ...telemetryConfig.shape,
+  LONGHAUL_HOME: z.string().describe('Folder of VMs and images on this host'),
+  LONGHAUL_IMAGES: z.string().optional().describe('Folder of guest images; default: images in LONGHAUL_HOME'),
+  WORKER_NAME: z
+    .string()
+    .max(100)
+    .default(() => `${hostname()}-${process.pid}`)
+    .describe('Shown on attempts; unique among workers'),
+  WORKER_HOSTS: envList
+    .pipe(z.array(z.string().regex(HOST_NAME)).min(1))
+    .default(['local'])
+    .describe('Hosts whose VMs this worker reaches, comma-separated'),
+  WORKER_BULK_JOBS: envInteger(1, 2000).default(200).describe('Bulk jobs run at once, of each host'),
+  WORKER_INTERACTIVE_JOBS: envInteger(1, 2000)
+    .default(50)
+    .describe('Jobs that a caller waits for run at once, of each host'),
+  VM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto').describe('How QEMU runs guests'),
+  VM_USER: z.string().optional().describe('System user that QEMU runs as; only as root'),
+});
+
+export type WorkerConfig = z.output<typeof workerConfig>;

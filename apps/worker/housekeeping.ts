@@ -1,0 +1,77 @@
+import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
+import { setTimeout as pause } from 'node:timers/promises';
+import { CONFIG } from '@longhaul/config';
+import { Attempts, HEARTBEAT_SECONDS, Recovery } from '@longhaul/jobs';
+import { Database } from '@longhaul/persistence';
+import { createLogger } from '@longhaul/telemetry';
+import { HANDLERS } from '@longhaul/toolsets/handlers';
+import { notePower } from '@longhaul/toolsets/vms/epoch';
+import type { WorkerConfig } from './config.js';
+import { JobRunner } from './job-runner.js';
+import { VmProviders } from './vm-providers.js';
+
+const SWEEP_MS = 1_000;
+const CLEAN_UP_MS = 2_000;
+const OBSERVE_MS = 5_000;
+
+/** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, looking after its VMs. */
+@Injectable()
+export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdown {
+  private readonly log = createLogger('housekeeping');
+  private readonly stopping = new AbortController();
+  private loops: Promise<void>[] = [];
+
+  constructor(
+    @Inject(CONFIG) private readonly config: WorkerConfig,
+    private readonly db: Database,
+    private readonly attempts: Attempts,
+    private readonly recovery: Recovery,
+    private readonly runner: JobRunner,
+    private readonly providers: VmProviders,
+  ) {}
+
+  async onApplicationBootstrap() {
+    // Before the first sweep, so that jobs of our hosts count as having somebody.
+    await this.recovery.beat(this.config.WORKER_HOSTS);
+    this.loops = [
+      this.every(HEARTBEAT_SECONDS * 1_000, () => this.runner.heartbeat()),
+      this.every(HEARTBEAT_SECONDS * 1_000, () => this.recovery.beat(this.config.WORKER_HOSTS)),
+      this.every(SWEEP_MS, () => this.recovery.sweep()),
+      this.every(CLEAN_UP_MS, () => this.cleanUp()),
+      this.every(OBSERVE_MS, () => this.observe()),
+    ];
+  }
+
+  async onApplicationShutdown() {
+    this.stopping.abort();
+    await Promise.all(this.loops);
+  }
+
+  private async every(ms: number, task: () => Promise<void>): Promise<void> {
+    while (!this.stopping.signal.aborted) {
+      await task().catch((error: unknown) =>
+        this.log.warn({ err: error }, 'housekeeping failed, next round follows'),
+      );
+      await pause(ms, undefined, { signal: this.stopping.signal }).catch(() => undefined);
+    }
+  }
+
+  /** Makes sure that nothing of an `unknown` job is left in its guest, then gives its slot back. */
+  private async cleanUp(): Promise<void> {
+    const job = await this.recovery.takeQuarantined(this.config.WORKER_HOSTS);
+    if (!job) return;
+    const handler = HANDLERS.find(({ kind }) => kind.name === job.kind);
+    const vmProvider = this.providers.of.bind(this.providers);
+    await handler?.cleanUp?.({ job, attempts: this.attempts, db: this.db, vmProvider });
+    await this.recovery.release(job.id);
+    this.log.info({ jobId: job.id }, 'quarantine lifted');
+  }
+
+  private async observe(): Promise<void> {
+    const vms = await this.db.vm.findMany({ where: { host: { in: this.config.WORKER_HOSTS } } });
+    for (const vm of vms) {
+      const { power } = await this.providers.of(vm).observe(vm.id);
+      await notePower(this.db, vm.id, power);
+    }
+  }
+}

@@ -1,0 +1,155 @@
+import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
+import { setTimeout as pause } from 'node:timers/promises';
+import { CONFIG } from '@longhaul/config';
+import { AppError, toAppError } from '@longhaul/errors';
+import { JobLog, LogWriter } from '@longhaul/job-log';
+import { JobConsumer } from '@longhaul/job-queue';
+import { Attempts, FencedError, type AttemptRef, type Outcome } from '@longhaul/jobs';
+import { Database, StateChanges, type Job } from '@longhaul/persistence';
+import { correlation, createLogger } from '@longhaul/telemetry';
+import type { JobContext } from '@longhaul/toolsets/handler';
+import { HANDLERS } from '@longhaul/toolsets/handlers';
+import type { WorkerConfig } from './config.js';
+import { VmProviders } from './vm-providers.js';
+
+/** An error that no handler foresaw is tried again by later attempts, this many in all. */
+const UNFORESEEN_ATTEMPTS = 5;
+const TRY_AGAIN_SECONDS = 2;
+
+/** Why a handler was told to stop. */
+class HandOver extends Error {}
+
+interface Running {
+  ref: AttemptRef;
+  stop: AbortController;
+  cancel: AbortController;
+  done: Promise<void>;
+}
+
+const HANDLER_OF = new Map(HANDLERS.map((handler) => [handler.kind.name, handler]));
+
+/** Runs delivered jobs: claims, calls the kind's handler, writes the end. Holds what the heartbeat is about. */
+@Injectable()
+export class JobRunner extends JobConsumer implements BeforeApplicationShutdown {
+  private readonly log = createLogger('job-runner');
+  private readonly running = new Map<string, Running>();
+  private closing = false;
+
+  constructor(
+    @Inject(CONFIG) private readonly config: WorkerConfig,
+    private readonly db: Database,
+    private readonly attempts: Attempts,
+    private readonly jobLog: JobLog,
+    private readonly changes: StateChanges,
+    private readonly providers: VmProviders,
+  ) {
+    super();
+  }
+
+  async consume(jobId: string): Promise<void> {
+    // What is not claimed stays queued: recovery delivers it to a worker that stays.
+    if (this.closing) return;
+    try {
+      const job = await this.attempts.claim(jobId, this.config.WORKER_NAME);
+      if (job) await correlation.run({ jobId, attempt: job.attempt }, () => this.track(job));
+    } catch (error) {
+      this.log.error({ err: error, jobId }, 'job not run, recovery will see to it');
+    }
+  }
+
+  /** Renews all leases; aborts what was fenced, tells handlers of cancel requests. */
+  async heartbeat(): Promise<void> {
+    const held = [...this.running.values()];
+    if (held.length === 0) return;
+    const current = await this.attempts.heartbeat(held.map(({ ref }) => ref));
+    for (const { ref, stop, cancel } of held) {
+      const beat = current.get(ref.jobId);
+      if (beat?.attempt !== ref.attempt) stop.abort(new FencedError(ref));
+      else if (beat.cancelRequested) cancel.abort();
+    }
+  }
+
+  async beforeApplicationShutdown() {
+    this.closing = true;
+    for (const { stop } of this.running.values()) stop.abort(new HandOver());
+    await Promise.all([...this.running.values()].map(({ done }) => done));
+  }
+
+  private async track(job: Job): Promise<void> {
+    const ref = { jobId: job.id, attempt: job.attempt };
+    const running: Running = {
+      ref,
+      stop: new AbortController(),
+      cancel: new AbortController(),
+      done: Promise.resolve(),
+    };
+    if (job.cancelRequestedAt) running.cancel.abort();
+    this.running.set(job.id, running);
+    const unsubscribe = this.changes.on(job.id, () => {
+      this.heartbeat().catch((error: unknown) => this.log.warn({ err: error }, 'heartbeat failed'));
+    });
+    running.done = this.run(job, running);
+    try {
+      await running.done;
+    } finally {
+      unsubscribe();
+      if (this.running.get(job.id) === running) this.running.delete(job.id);
+    }
+  }
+
+  private async run(job: Job, running: Running): Promise<void> {
+    const { ref } = running;
+    this.log.info({ kind: job.kind }, 'attempt begins');
+    try {
+      const outcome = await this.handle(job, running).catch((error: unknown) => this.outcomeOf(job, error));
+      await this.finish(ref, outcome);
+      this.log.info({ kind: job.kind, state: outcome.state }, 'attempt ends the job');
+    } catch (error) {
+      if (error instanceof FencedError) return this.log.info('attempt was fenced');
+      const handOver = error instanceof HandOver;
+      if (!handOver) this.log.error({ err: error }, 'attempt failed, another one will try');
+      await this.attempts.release(ref, handOver ? 0 : TRY_AGAIN_SECONDS);
+    }
+  }
+
+  private async handle(job: Job, { ref, stop, cancel }: Running): Promise<Outcome> {
+    const handler = HANDLER_OF.get(job.kind);
+    if (!handler) throw new Error(`no handler for ${job.kind}; is this worker older than the API?`);
+    const context: JobContext = {
+      job,
+      ref,
+      stop: stop.signal,
+      cancel: cancel.signal,
+      attempts: this.attempts,
+      db: this.db,
+      openLog: (stream) => LogWriter.open(this.jobLog, ref, stream, this.config.LOG_STREAM_LIMIT),
+      logLimitBytes: this.config.LOG_STREAM_LIMIT,
+      vmProvider: (vm) => this.providers.of(vm),
+    };
+    return handler.run(context, handler.kind.payload.parse(job.payload));
+  }
+
+  /** The retry decision: what a client should see ends the job, what nobody foresaw is tried again a few times. */
+  private async outcomeOf(job: Job, error: unknown): Promise<Outcome> {
+    if (error instanceof AppError) return { state: 'failed', error: error.toBody() };
+    if (error instanceof FencedError || error instanceof HandOver) throw error;
+    if (job.attempt < UNFORESEEN_ATTEMPTS) throw error;
+    const body = toAppError(error).toBody();
+    this.log.error({ err: error, errorId: body.details }, 'attempt failed for the last time');
+    const touched = (await this.attempts.intents(job.id)).length > 0;
+    return touched ? { state: 'unknown', quarantine: true, error: body } : { state: 'failed', error: body };
+  }
+
+  /** The end is known: it is written as soon as the database takes it, unless the attempt is fenced meanwhile. */
+  private async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
+    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 5_000)) {
+      try {
+        return await this.attempts.finish(ref, outcome);
+      } catch (error) {
+        if (error instanceof FencedError || this.closing) throw error;
+        this.log.warn({ err: error }, 'the end of the job could not be written yet');
+        await pause(waitMs);
+      }
+    }
+  }
+}

@@ -1,0 +1,29 @@
+import { join } from 'node:path';
+import { Inject, Injectable } from '@nestjs/common';
+import { CONFIG } from '@longhaul/config';
+import { AppError } from '@longhaul/errors';
+import type { Vm } from '@longhaul/persistence';
+import { QemuProvider, type VmProvider } from '@longhaul/vm-providers';
+import type { WorkerConfig } from './config.js';
+
+/** The back ends that this worker reaches, by the name that rows of VMs carry. */
+@Injectable()
+export class VmProviders {
+  private readonly providers: Map<string, VmProvider>;
+
+  constructor(@Inject(CONFIG) config: WorkerConfig) {
+    const qemu = new QemuProvider({
+      home: config.LONGHAUL_HOME,
+      imagesDirectory: config.LONGHAUL_IMAGES ?? join(config.LONGHAUL_HOME, 'images'),
+      accelerator: config.VM_ACCELERATOR,
+      runAsUser: config.VM_USER,
+    });
+    this.providers = new Map([qemu].map((provider) => [provider.name, provider]));
+  }
+
+  of(vm: Pick<Vm, 'provider'>): VmProvider {
+    const provider = this.providers.get(vm.provider);
+    if (!provider) throw new AppError('unavailable', `No worker here knows the VM provider ${vm.provider}.`);
+    return provider;
+  }
+}

@@ -1,0 +1,31 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import { ConfigModule } from '@longhaul/config';
+import { JobLogModule } from '@longhaul/job-log';
+import { JobConsumer, JobConsumerModule, JobQueueModule } from '@longhaul/job-queue';
+import { JobsModule, queueName } from '@longhaul/jobs';
+import { PersistenceModule } from '@longhaul/persistence';
+import type { WorkerConfig } from './config.js';
+import { Housekeeping } from './housekeeping.js';
+import { JobRunner } from './job-runner.js';
+import { VmProviders } from './vm-providers.js';
+
+@Module({
+  imports: [PersistenceModule, JobsModule.with(JobQueueModule), JobLogModule],
+  providers: [JobRunner, VmProviders, Housekeeping, { provide: JobConsumer, useExisting: JobRunner }],
+  exports: [JobConsumer],
+})
+class RunnerModule {}
+
+@Module({})
+export class WorkerModule {
+  static with(config: WorkerConfig): DynamicModule {
+    const lanes = [...config.WORKER_HOSTS, null].flatMap((host) => [
+      { queue: queueName('interactive', host), concurrency: config.WORKER_INTERACTIVE_JOBS },
+      { queue: queueName('bulk', host), concurrency: config.WORKER_BULK_JOBS },
+    ]);
+    return {
+      module: WorkerModule,
+      imports: [ConfigModule.forRoot(config), JobConsumerModule.forLanes(lanes, RunnerModule)],
+    };
+  }
+}

@@ -1,0 +1,170 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { AppError } from '@longhaul/errors';
+import { cancelCommand, dispatchCommand, pollCommand, type CommandPoll } from '@longhaul/guest';
+import type { LogWriter } from '@longhaul/job-log';
+import type { Outcome } from '@longhaul/jobs';
+import type { VmProvider } from '@longhaul/vm-providers';
+import { failpoint } from '../failpoint.js';
+import type { JobContext } from '../handler.js';
+import { outcomeOf, outcomeUnknown } from './outcome.js';
+import type { VmCommandPayload } from './vm-command.job.js';
+
+/** The guest is asked often while something happens, less and less often while nothing does. */
+const POLL_MIN_MS = 50;
+const POLL_MAX_MS = 1_000;
+const CHUNK_BYTES = 256 * 1024;
+const CATCH_UP_BYTES = 1024 * 1024;
+/** The guest ends a command itself when its time is over; when it has not after this, we do, and then give up. */
+const OVERTIME_MS = 30_000;
+const CANCEL_GRACE_SECONDS = 5;
+/** What the guest did not act on for this long is sent again; it acts once all the same. */
+const SEND_AGAIN_MS = 10_000;
+/** A guest that was never reached fails the job after this; one that may have begun is waited for longer. */
+const NEVER_REACHED_MS = 60_000;
+
+/** What is known of the dispatch: `sent` says whether the guest may have got it, `confirmed` that it was seen to have. */
+export interface Dispatch {
+  epoch: string;
+  confirmed: boolean;
+  sent: boolean;
+}
+
+/** Dispatches the command where needed and copies its output until its end is known and every byte of it is stored. */
+export async function followCommand(
+  context: JobContext,
+  payload: VmCommandPayload,
+  provider: VmProvider,
+  dispatch: Dispatch,
+): Promise<Outcome> {
+  const [stdout, stderr] = await Promise.all([context.openLog('stdout'), context.openLog('stderr')]);
+  return new Follower(context, payload, provider, dispatch, stdout, stderr).run();
+}
+
+class Follower {
+  private readonly begun = performance.now();
+  private readonly vmId: string;
+  private chunk = CHUNK_BYTES;
+  private wait = POLL_MIN_MS;
+  private reachedAt = performance.now();
+  private dispatchedAt = -Infinity;
+  private cancelledAt = -Infinity;
+
+  constructor(
+    private readonly context: JobContext,
+    private readonly payload: VmCommandPayload,
+    private readonly provider: VmProvider,
+    private readonly dispatch: Dispatch,
+    private readonly stdout: LogWriter,
+    private readonly stderr: LogWriter,
+  ) {
+    this.vmId = context.job.vmId!;
+  }
+
+  async run(): Promise<Outcome> {
+    for (;;) {
+      this.context.stop.throwIfAborted();
+      const poll = await this.look();
+      const outcome = poll ? await this.take(poll) : await this.givenUp();
+      if (outcome) return outcome;
+      if (this.chunk === CHUNK_BYTES) await this.rest();
+    }
+  }
+
+  /** One session with the guest: send what is to be sent, then ask. Undefined when the guest could not be reached. */
+  private async look(): Promise<CommandPoll | undefined> {
+    const { job, stop } = this.context;
+    try {
+      const poll = await this.provider.guest(this.vmId).session(
+        async (guest) => {
+          if (!this.dispatch.confirmed && !this.context.cancel.aborted && due(this.dispatchedAt)) {
+            failpoint('before-dispatch');
+            this.dispatch.sent = true;
+            await dispatchCommand(guest, {
+              id: job.id,
+              epoch: this.dispatch.epoch,
+              command: this.payload.command,
+              timeoutSeconds: this.payload.timeout_seconds,
+              workingDirectory: this.payload.working_directory,
+              streamLimitBytes: this.context.logLimitBytes,
+            });
+            failpoint('dispatched');
+            this.dispatchedAt = performance.now();
+          }
+          if ((this.context.cancel.aborted || this.isOvertime()) && due(this.cancelledAt)) {
+            await cancelCommand(guest, job.id, this.dispatch.epoch, CANCEL_GRACE_SECONDS);
+            this.cancelledAt = performance.now();
+          }
+          const offsets = { stdout: this.stdout.size, stderr: this.stderr.size };
+          return pollCommand(guest, job.id, this.dispatch.epoch, offsets, this.chunk);
+        },
+        { signal: stop },
+      );
+      this.reachedAt = performance.now();
+      return poll;
+    } catch (error) {
+      stop.throwIfAborted();
+      if (error instanceof AppError && (error.code === 'guest_unreachable' || error.code === 'unavailable'))
+        return undefined;
+      throw error;
+    }
+  }
+
+  /** Stores what a look has brought; answers the outcome once nothing more can come. */
+  private async take(poll: CommandPoll): Promise<Outcome | undefined> {
+    const { state } = poll;
+    if (!this.dispatch.confirmed && state.phase !== 'absent' && state.phase !== 'lost') {
+      await this.context.attempts.confirm(this.context.ref, 'dispatch');
+      this.dispatch.confirmed = true;
+    }
+    await Promise.all([this.stdout.write(poll.stdout), this.stderr.write(poll.stderr)]);
+    if (poll.stdout.length > 0) failpoint('appended');
+
+    const brought = Math.max(poll.stdout.length, poll.stderr.length);
+    this.chunk = brought === this.chunk ? CATCH_UP_BYTES : CHUNK_BYTES;
+    if (brought > 0 || state.phase !== 'running') this.wait = POLL_MIN_MS;
+    if (state.phase === 'ended') {
+      if (this.stdout.size < state.stdoutBytes || this.stderr.size < state.stderrBytes) return undefined;
+      await Promise.all([
+        this.stdout.setDropped(state.stdoutDropped),
+        this.stderr.setDropped(state.stderrDropped),
+      ]);
+    }
+    const outcome = outcomeOf(state, { confirmed: this.dispatch.confirmed, overtime: this.isOvertime() });
+    if (outcome) failpoint('before-finish');
+    return (
+      outcome ??
+      (this.isOvertime(2) ? outcomeUnknown('The command did not end when it was told to.', true) : undefined)
+    );
+  }
+
+  /** The guest did not answer. Answers the outcome when it never will: the machine is off, or silent for too long. */
+  private async givenUp(): Promise<Outcome | undefined> {
+    const { power } = await this.provider.observe(this.vmId);
+    const isOff = power === 'stopped' || power === 'crashed' || power === 'absent';
+    const silentMs = performance.now() - this.reachedAt;
+    if (!this.dispatch.sent && (isOff || silentMs > NEVER_REACHED_MS)) {
+      throw new AppError(
+        'guest_unreachable',
+        'The VM did not answer; the command was not started. Is the VM running?',
+      );
+    }
+    if (isOff) return outcomeUnknown('The VM was switched off under the command.', false);
+    if (silentMs > this.payload.timeout_seconds * 1000 + OVERTIME_MS) {
+      return outcomeUnknown('The VM stopped answering; nobody knows how the command ended.', true);
+    }
+    return undefined;
+  }
+
+  private isOvertime(times = 1): boolean {
+    return performance.now() - this.begun > this.payload.timeout_seconds * 1000 + times * OVERTIME_MS;
+  }
+
+  private async rest(): Promise<void> {
+    const { stop, cancel } = this.context;
+    const signal = cancel.aborted ? stop : AbortSignal.any([stop, cancel]);
+    await pause(this.wait, undefined, { signal }).catch(() => undefined);
+    this.wait = Math.min(this.wait * 1.5, POLL_MAX_MS);
+  }
+}
+
+const due = (sentAt: number) => performance.now() - sentAt > SEND_AGAIN_MS;

@@ -1,0 +1,57 @@
+import { AppError, type ErrorCode } from '@longhaul/errors';
+import type { CommandState } from '@longhaul/guest';
+import type { Outcome } from '@longhaul/jobs';
+import type { VmCommandResult } from './vm-command.job.js';
+
+const REFUSED: Record<'no_space' | 'bad_working_directory', [ErrorCode, string]> = {
+  no_space: [
+    'guest_out_of_space',
+    "The VM's disk is too full to keep the command's output; free some space.",
+  ],
+  bad_working_directory: ['invalid_arguments', 'working_directory is not a directory in the VM.'],
+};
+
+/** How the job ends by what the guest says, or undefined while the command goes on. */
+export function outcomeOf(
+  state: CommandState,
+  { confirmed, overtime }: { confirmed: boolean; overtime: boolean },
+): Outcome | undefined {
+  switch (state.phase) {
+    case 'running':
+      return undefined;
+    case 'absent':
+      return confirmed ? outcomeUnknown('The VM has lost all trace of the command.', true) : undefined;
+    case 'refused': {
+      // The tombstone of a cancel that came before the start.
+      if (state.reason === 'tombstone') return { state: overtime ? 'timed_out' : 'cancelled' };
+      const [code, message] = REFUSED[state.reason];
+      return { state: 'failed', error: new AppError(code, message).toBody() };
+    }
+    case 'lost':
+      // A new boot has nothing left of it; after a revert or without its supervisor, something may still run.
+      return state.reason === 'rebooted'
+        ? { ...outcomeUnknown('', false), error: rebooted() }
+        : outcomeUnknown('The VM was reverted or lost track of the command.', true);
+    case 'ended': {
+      const result: VmCommandResult = {
+        exit_code: state.exitCode,
+        ...(state.signal !== undefined && { signal: state.signal }),
+        duration_ms: state.durationMs,
+      };
+      // What ended by itself before a kill keeps its real end.
+      if (state.reason === 'exit') return { state: state.exitCode === 0 ? 'succeeded' : 'failed', result };
+      return { state: state.reason === 'timeout' || overtime ? 'timed_out' : 'cancelled', result };
+    }
+  }
+}
+
+export function outcomeUnknown(why: string, quarantine: boolean): Outcome {
+  const message = `${why} Look in the VM before you run it again.`;
+  return { state: 'unknown', quarantine, error: new AppError('outcome_unknown', message).toBody() };
+}
+
+const rebooted = () =>
+  new AppError(
+    'guest_rebooted',
+    'The VM was reset or rebooted under the command. Look in the VM before you run it again.',
+  ).toBody();

@@ -1,0 +1,42 @@
+import { killLeftovers, readEpoch } from '@longhaul/guest';
+import { defineHandler, vmOf } from '../handler.js';
+import { currentEpoch } from '../vms/epoch.js';
+import { followCommand } from './follow-command.js';
+import { vmCommand } from './vm-command.job.js';
+
+/**
+ * Starts a command in the guest once, whatever happens to workers meanwhile, and follows it to its end. The intent with
+ * the VM's epoch is committed first; an attempt that finds one goes on from there and lets the guest decide.
+ */
+export const vmCommandHandler = defineHandler({
+  kind: vmCommand,
+
+  async run(context, payload) {
+    const { job, attempts, ref, cancel, db, vmProvider } = context;
+    const vm = await vmOf(context);
+    const provider = vmProvider(vm);
+    const [earlier] = await attempts.intents(job.id);
+    if (earlier?.epoch) {
+      return followCommand(context, payload, provider, {
+        epoch: earlier.epoch,
+        confirmed: !!earlier.confirmedAt,
+        sent: true,
+      });
+    }
+    if (cancel.aborted) return { state: 'cancelled' };
+    const epoch = await currentEpoch(db, vm.id, provider.guest(vm.id));
+    await attempts.intend(ref, 'dispatch', epoch);
+    return followCommand(context, payload, provider, { epoch, confirmed: false, sent: false });
+  },
+
+  async cleanUp(context) {
+    const vm = await vmOf(context);
+    const provider = context.vmProvider(vm);
+    const { power } = await provider.observe(vm.id);
+    if (power === 'stopped' || power === 'crashed' || power === 'absent') return;
+    const [intent] = await context.attempts.intents(context.job.id);
+    await provider.guest(vm.id).session(async (guest) => {
+      if ((await readEpoch(guest)) === intent?.epoch) await killLeftovers(guest, context.job.id);
+    });
+  },
+});

@@ -1,0 +1,41 @@
+import type { AttemptRef, Attempts, JobKind, Outcome } from '@longhaul/jobs';
+import type { LogStream, LogWriter } from '@longhaul/job-log';
+import type { Database, Job, Vm } from '@longhaul/persistence';
+import type { VmProvider } from '@longhaul/vm-providers';
+
+/** What a handler gets for one attempt of one job. */
+export interface JobContext {
+  readonly job: Job;
+  readonly ref: AttemptRef;
+  /** Aborts when the attempt must end and leave the job to another one: it was fenced, or the worker goes away. */
+  readonly stop: AbortSignal;
+  /** Aborts when a client has asked to cancel the job. */
+  readonly cancel: AbortSignal;
+  readonly attempts: Attempts;
+  readonly db: Database;
+  openLog(stream: LogStream): Promise<LogWriter>;
+  /** Bytes that a stream of the job's log keeps. */
+  readonly logLimitBytes: number;
+  vmProvider(vm: Vm): VmProvider;
+}
+
+/** What a clean-up gets: the job has ended, nothing may be written of it. */
+export type CleanUpContext = Pick<JobContext, 'job' | 'attempts' | 'db' | 'vmProvider'>;
+
+/**
+ * The code of a kind. `run` answers how the job ended. It throws an AppError for a failure that a client should see,
+ * lets FencedError and the reason of `stop` pass, and any other error makes the job be tried again a few times.
+ */
+export interface JobHandler<Payload = unknown> {
+  kind: JobKind<Payload>;
+  run(context: JobContext, payload: Payload): Promise<Outcome>;
+  /** Makes sure that nothing of an `unknown` job is left in the guest. Throws when it cannot tell: it is tried again. */
+  cleanUp?(context: CleanUpContext): Promise<void>;
+}
+
+export const defineHandler = <Payload>(handler: JobHandler<Payload>): JobHandler => handler as JobHandler;
+
+/** The job's VM. It exists: rows of VMs outlive their jobs. */
+export function vmOf({ db, job }: Pick<JobContext, 'db' | 'job'>): Promise<Vm> {
+  return db.vm.findUniqueOrThrow({ where: { id: job.vmId ?? '' } });
+}

@@ -1,0 +1,17 @@
+import { defineHandler, vmOf } from '../handler.js';
+import { currentEpoch, notePower } from './epoch.js';
+import { vmCreate } from './vm-create.job.js';
+
+export const vmCreateHandler = defineHandler({
+  kind: vmCreate,
+  async run(context) {
+    const vm = await vmOf(context);
+    const provider = context.vmProvider(vm);
+    await context.attempts.intend(context.ref, 'create');
+    await provider.create(vm);
+    await currentEpoch(context.db, vm.id, provider.guest(vm.id));
+    const { power } = await provider.observe(vm.id);
+    await notePower(context.db, vm.id, power);
+    return { state: 'succeeded', result: { power_state: power } };
+  },
+});
