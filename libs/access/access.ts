@@ -31,10 +31,18 @@ export class Access {
     return row;
   }
 
-  listVms(caller: Caller): Promise<Vm[]> {
+  /** By hostname. `after` is the id of the last VM of the page before; one that is not the caller's is `vm_not_found`. */
+  async listVms(caller: Caller, limit: number, after?: string): Promise<Vm[]> {
+    const last = after === undefined ? undefined : await this.resolveVm(caller, after);
     return this.db.vm.findMany({
-      where: { projectId: { in: caller.projectIds } },
+      where: {
+        projectId: { in: caller.projectIds },
+        ...(last && {
+          OR: [{ hostname: { gt: last.hostname } }, { hostname: last.hostname, id: { gt: last.id } }],
+        }),
+      },
       orderBy: [{ hostname: 'asc' }, { id: 'asc' }],
+      take: limit,
     });
   }
 

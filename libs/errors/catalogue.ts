@@ -5,6 +5,8 @@
 export const ERROR_CODES = {
   unauthenticated: { retryable: false },
   forbidden_scope: { retryable: false },
+  forbidden_host: { retryable: false },
+  forbidden_origin: { retryable: false },
   invalid_arguments: { retryable: false },
   unknown_tool: { retryable: false },
   vm_not_found: { retryable: false },

@@ -1,0 +1,36 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import { AccessModule } from '@longhaul/access';
+import { AuditModule } from '@longhaul/audit';
+import { ConfigModule } from '@longhaul/config';
+import { JobLogModule } from '@longhaul/job-log';
+import { JobQueueModule } from '@longhaul/job-queue';
+import { JobsModule } from '@longhaul/jobs';
+import { McpModule } from '@longhaul/mcp';
+import { PersistenceModule } from '@longhaul/persistence';
+import { catalog } from '../../libs/toolsets/catalog.js';
+import type { ApiConfig } from './config.js';
+import { HealthController } from './health.controller.js';
+import { McpController } from './mcp.controller.js';
+
+@Module({})
+export class ApiModule {
+  static with(config: ApiConfig): DynamicModule {
+    const services = [
+      PersistenceModule,
+      AccessModule,
+      AuditModule,
+      JobLogModule,
+      JobsModule.with(JobQueueModule),
+    ];
+    return {
+      module: ApiModule,
+      imports: [
+        ConfigModule.forRoot(config),
+        PersistenceModule,
+        AccessModule,
+        McpModule.with(catalog, services),
+      ],
+      controllers: [McpController, HealthController],
+    };
+  }
+}

@@ -1,0 +1,22 @@
+import { envInteger, envList } from '@longhaul/config';
+import { jobQueueConfig } from '@longhaul/job-queue';
+import { persistenceConfig } from '@longhaul/persistence';
+import { telemetryConfig } from '@longhaul/telemetry';
+import { z } from 'zod';
+
+/** Everything that the API reads from its environment. */
+export const apiConfig = z.object({
+  ...telemetryConfig.shape,
+  ...persistenceConfig.shape,
+  ...jobQueueConfig.shape,
+  PORT: envInteger(0, 65_535).default(8700).describe('Port of the API; 0 takes a free one'),
+  HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
+  ALLOWED_HOSTS: envList
+    .default([])
+    .describe('Host names, without port, that requests may be addressed to besides those of the loopback'),
+  ALLOWED_ORIGINS: envList
+    .default([])
+    .describe('Web origins (https://console.example.com) whose pages may call besides those of the loopback'),
+});
+
+export type ApiConfig = z.output<typeof apiConfig>;

@@ -1,0 +1,39 @@
+import { All, Controller, Req, Res } from '@nestjs/common';
+import { McpEndpoint } from '@longhaul/mcp';
+import { correlation } from '@longhaul/telemetry';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { parseJson } from './body.js';
+
+/** JSON-RPC's own answer to a body that it cannot read. */
+const PARSE_ERROR = {
+  jsonrpc: '2.0',
+  id: null,
+  error: {
+    code: -32700,
+    message: 'Parse error: the body must be JSON in UTF-8.',
+    data: { code: 'invalid_arguments' },
+  },
+};
+
+@Controller()
+export class McpController {
+  constructor(private readonly endpoint: McpEndpoint) {}
+
+  /** Hands the request to the MCP handler, which writes to the socket itself: answers may be streams. */
+  @All('mcp')
+  async handle(@Req() request: FastifyRequest<{ Body: Buffer | undefined }>, @Res() reply: FastifyReply) {
+    const { body, raw, id, ip, headers, caller } = request;
+    const parsed = body && parseJson(body);
+    if (body && !parsed) return reply.code(400).send(PARSE_ERROR);
+    reply.hijack();
+    reply.raw.setHeader('x-request-id', id);
+    await correlation.run({ requestId: id }, () =>
+      this.endpoint.handle(raw, reply.raw, parsed?.value, {
+        caller: caller!,
+        requestId: id,
+        ip,
+        userAgent: headers['user-agent'],
+      }),
+    );
+  }
+}

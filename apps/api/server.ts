@@ -1,0 +1,45 @@
+import type { IncomingMessage } from 'node:http';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { Access } from '@longhaul/access';
+import { NestLogger, createLogger } from '@longhaul/telemetry';
+import { ApiModule } from './api.module.js';
+import { installBodyParser } from './body.js';
+import type { ApiConfig } from './config.js';
+import { installGate, requestIdOf } from './gate.js';
+
+export interface ApiServer {
+  /** Where it listens; the port is a real one even where PORT is 0. */
+  port: number;
+  /** Lets requests under way answer, then frees everything. */
+  close(): Promise<void>;
+}
+
+/** Starts the API. Throws when the database is away or the port is taken. */
+export async function startServer(config: ApiConfig): Promise<ApiServer> {
+  const adapter = new FastifyAdapter({
+    genReqId: (request: IncomingMessage) => requestIdOf(request.headers['x-request-id']),
+    forceCloseConnections: 'idle',
+    // A client that dribbles its request must not hold a socket for ever.
+    requestTimeout: 60_000,
+  });
+  const app = await NestFactory.create<NestFastifyApplication>(ApiModule.with(config), adapter, {
+    bodyParser: false,
+    abortOnError: false,
+    logger: new NestLogger(createLogger('nest', config.LOG_LEVEL)),
+  });
+  const server = adapter.getInstance();
+  installBodyParser(server);
+  installGate(server, app.get(Access), config);
+  try {
+    await app.listen(config.PORT, config.HOST);
+  } catch (error) {
+    await app.close();
+    throw error;
+  }
+  const address = server.server.address();
+  return {
+    port: typeof address === 'object' && address ? address.port : config.PORT,
+    close: () => app.close(),
+  };
+}

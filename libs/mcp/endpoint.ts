@@ -1,0 +1,104 @@
+import { setTimeout } from 'node:timers/promises';
+import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
+import { redactText } from '@longhaul/errors';
+import { createLogger } from '@longhaul/telemetry';
+import { toNodeHandler, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
+import {
+  CLIENT_INFO_META_KEY,
+  ProtocolError,
+  ProtocolErrorCode,
+  Server,
+  createMcpHandler,
+  type McpRequestContext,
+  type ServerContext,
+} from '@modelcontextprotocol/server';
+import type { CallRequest } from './call.js';
+import { INSTRUCTIONS, SERVER_INFO } from './identity.js';
+import { CallPipeline } from './pipeline.js';
+import type { Tool } from './tool.js';
+
+/** How long calls under way may take to answer when the process stops. */
+const SHUTDOWN_MS = 3_000;
+
+type NodeRequest = Parameters<NodeMcpRequestHandler>[0];
+type NodeResponse = Parameters<NodeMcpRequestHandler>[1];
+
+/** Under this token the module finds the catalogue of its app. */
+export const TOOLS = Symbol('tools');
+
+/**
+ * Serves MCP over HTTP, both revisions, without a session: a server object is made for every request, from a catalogue
+ * whose schemas were computed at load.
+ */
+@Injectable()
+export class McpEndpoint implements BeforeApplicationShutdown {
+  private readonly log = createLogger('mcp');
+  private readonly byName: ReadonlyMap<string, Tool>;
+  private readonly handler = createMcpHandler((context) => this.serve(context), {
+    onerror: (error) => this.log.debug({ err: error }, 'request rejected'),
+  });
+  private readonly nodeHandler = toNodeHandler(this.handler);
+  private readonly underway = new Set<Promise<void>>();
+
+  constructor(
+    @Inject(TOOLS) private readonly tools: readonly Tool[],
+    private readonly pipeline: CallPipeline,
+  ) {
+    this.byName = new Map(tools.map((tool) => [tool.name, tool]));
+  }
+
+  /** Answers one HTTP request whose caller is known and whose body has been parsed. */
+  async handle(req: NodeRequest, res: NodeResponse, body: unknown, request: CallRequest): Promise<void> {
+    const { tokenId, scopes } = request.caller;
+    req.auth = { token: tokenId, clientId: tokenId, scopes, extra: { request } };
+    const answered = this.nodeHandler(req, res, body);
+    this.underway.add(answered);
+    await answered.finally(() => this.underway.delete(answered));
+  }
+
+  /** Lets calls under way answer, then ends what would stay open for ever. */
+  async beforeApplicationShutdown() {
+    this.pipeline.stop();
+    const deadline = setTimeout(SHUTDOWN_MS, undefined, { ref: false });
+    await Promise.race([Promise.allSettled(this.underway), deadline]);
+    await this.handler.close();
+  }
+
+  private serve({ authInfo, era }: McpRequestContext): Server {
+    const request = authInfo?.extra?.request as CallRequest;
+    const server = new Server(SERVER_INFO, { capabilities: { tools: {} }, instructions: INSTRUCTIONS });
+    server.setRequestHandler('tools/list', () => ({
+      tools: this.tools.filter((tool) => mayCall(request, tool)).map((tool) => tool.listed),
+    }));
+    server.setRequestHandler('tools/call', ({ params }, context) =>
+      this.call(params.name, params.arguments, {
+        ...request,
+        ...clientOf(context),
+        // On the 2025-11-25 line a lost connection does not take a request back.
+        ...(era === 'modern' && { cancelled: context.mcpReq.signal }),
+      }),
+    );
+    return server;
+  }
+
+  private async call(name: string, args: unknown, request: CallRequest) {
+    const tool = this.byName.get(name);
+    if (tool) return this.pipeline.run(tool, args, request);
+    await this.pipeline.recordUnknown(name, args, request);
+    const message = `Unknown tool ${redactText(name, 128)}; tools/list names those there are.`;
+    throw new ProtocolError(ProtocolErrorCode.InvalidParams, message, { code: 'unknown_tool' });
+  }
+}
+
+const mayCall = ({ caller }: CallRequest, { scope }: Tool) =>
+  scope === 'any' || caller.scopes.includes(scope);
+
+/** Name and version of the client, where its revision sends them along with each request. */
+function clientOf(context: ServerContext): Pick<CallRequest, 'clientName' | 'clientVersion'> {
+  const envelope: Record<string, unknown> = context.mcpReq.envelope ?? {};
+  const { name, version } = (envelope[CLIENT_INFO_META_KEY] ?? {}) as Record<string, unknown>;
+  return {
+    ...(typeof name === 'string' && { clientName: name }),
+    ...(typeof version === 'string' && { clientVersion: version }),
+  };
+}

@@ -1,0 +1,4 @@
+export { Call, type CallRequest, type Services } from './call.js';
+export { McpEndpoint } from './endpoint.js';
+export { McpModule } from './mcp.module.js';
+export { defineTool, type Tool, type ToolDefinition } from './tool.js';

@@ -1,0 +1,23 @@
+import { z } from 'zod';
+
+// Arguments that mean the same in every tool.
+
+export const vmId = z.string().min(1).max(253).describe('Id, exact hostname, or unique prefix of either');
+
+export const jobId = z.string().min(1).max(64).describe('Id that the tool which made the job has answered');
+
+export const commandId = z.string().min(1).max(64).describe('command_id that the command was started with');
+
+export const idempotencyKey = z
+  .string()
+  .regex(/^[ -~]{1,128}$/, 'expected 1 to 128 printable ASCII characters')
+  .optional()
+  .describe('Any text of your own: a retry with the same key answers the same job and makes no second one');
+
+/** Bytes of one stream in one answer. */
+export const SLICE_MAX_BYTES = 65_536;
+
+export const offset = z
+  .int()
+  .min(0)
+  .max(2 ** 50);

@@ -1,0 +1,18 @@
+import { defineTool } from '@longhaul/mcp';
+import { z } from 'zod';
+import { jobId } from '../arguments.js';
+import { jobFields, jobShape } from './job-fields.js';
+
+export const getJob = defineTool({
+  name: 'get_job',
+  title: 'Get a job',
+  description: 'Shows the present status, progress, result or error of a job. Works for every kind of job.',
+  toolset: 'jobs',
+  scope: 'any',
+  annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
+  input: z.strictObject({ job_id: jobId }),
+  output: z.object(jobShape),
+  async handle({ job }) {
+    return jobFields(job);
+  },
+});

@@ -1,0 +1,57 @@
+import type { ErrorBody } from '@longhaul/errors';
+import { JobState, type Job } from '@longhaul/persistence';
+import { z } from 'zod';
+
+export const errorShape = z.looseObject({
+  code: z.string(),
+  message: z.string(),
+  retryable: z.boolean(),
+});
+
+export const jobStatus = z.enum(Object.values(JobState) as [JobState, ...JobState[]]);
+
+/** How a list shows a job. Times are ISO 8601. */
+export const jobLineShape = {
+  job_id: z.string(),
+  kind: z.string(),
+  status: jobStatus,
+  label: z.string().optional(),
+  vm_id: z.string().optional(),
+  attempt: z.int().describe('How many workers have taken it up so far'),
+  cancel_requested: z.boolean(),
+  created_at: z.string(),
+  started_at: z.string().optional(),
+  finished_at: z.string().optional(),
+  error: errorShape.optional(),
+};
+
+/** How an answer about one job shows it, the same in every tool. */
+export const jobShape = {
+  ...jobLineShape,
+  progress: z.unknown().optional(),
+  result: z.unknown().optional(),
+};
+
+export function jobLine(job: Job): z.output<z.ZodObject<typeof jobLineShape>> {
+  return {
+    job_id: job.id,
+    kind: job.kind,
+    status: job.state,
+    label: job.label ?? undefined,
+    vm_id: job.vmId ?? undefined,
+    attempt: job.attempt,
+    cancel_requested: job.cancelRequestedAt !== null,
+    created_at: job.createdAt.toISOString(),
+    started_at: job.startedAt?.toISOString(),
+    finished_at: job.finishedAt?.toISOString(),
+    error: errorOf(job),
+  };
+}
+
+export function jobFields(job: Job): z.output<z.ZodObject<typeof jobShape>> {
+  return { ...jobLine(job), progress: job.progress ?? undefined, result: job.result ?? undefined };
+}
+
+/** The stored error of a job that has one. */
+export const errorOf = (job: Job) =>
+  (job.error ?? undefined) as (ErrorBody & Record<string, unknown>) | undefined;
