@@ -1,0 +1,82 @@
+import { createToken, SCOPES } from '@longhaul/access';
+import { isFinal, type Submission } from '@longhaul/jobs';
+import { newId, type Job, type Vm } from '@longhaul/persistence';
+import { vmCreate } from '../../libs/toolsets/vms/vm-create.job.js';
+import { vmPower } from '../../libs/toolsets/vms/vm-power.job.js';
+import type { Context } from './context.js';
+import { VM_DEFAULTS } from './vms.js';
+
+export const FIRST_USER = 'owner@localhost';
+const FIRST_PROJECT = 'default';
+const FIRST_VM = 'vm-1';
+export interface Owner {
+  userId: string;
+  projectId: string;
+}
+
+/** A user with a project of their own; what is there already stays as it is. */
+export async function ensureUser({ db }: Context, email: string, project: string): Promise<Owner> {
+  return db.$transaction(async (tx) => {
+    const user = await tx.user.upsert({ where: { email }, create: { id: newId(), email }, update: {} });
+    const { id: projectId } = await tx.project.upsert({
+      where: { name: project },
+      create: { id: newId(), name: project },
+      update: {},
+    });
+    const membership = { projectId, userId: user.id };
+    await tx.projectMember.upsert({
+      where: { projectId_userId: membership },
+      create: { ...membership, role: 'owner' },
+      update: {},
+    });
+    return { userId: user.id, projectId };
+  });
+}
+
+export const ensureFirstUser = (context: Context) => ensureUser(context, FIRST_USER, FIRST_PROJECT);
+
+/** The token of last time while it is valid, else a new one that may do everything. */
+export async function ensureToken(
+  { db, access }: Context,
+  owner: Owner,
+  last: string | undefined,
+): Promise<string> {
+  if (last && (await access.authenticate(last))?.userId === owner.userId) return last;
+  return (await db.$transaction((tx) => createToken(tx, owner.userId, SCOPES))).token;
+}
+
+/** The row of the first VM; running commands is switched on for it, as somebody who tries Longhaul wants just that. */
+export async function ensureFirstVm({ db }: Context, { projectId }: Owner): Promise<Vm> {
+  return db.vm.upsert({
+    where: { projectId_hostname: { projectId, hostname: FIRST_VM } },
+    create: { id: newId(), projectId, hostname: FIRST_VM, execEnabled: true, ...VM_DEFAULTS },
+    update: {},
+  });
+}
+
+/** Makes the VM if it never ran, else starts it, by a job like anybody's; resolves when its guest answers. */
+export async function bringUp(context: Context, vm: Vm, userId: string, signal: AbortSignal): Promise<void> {
+  const job = vm.epoch
+    ? await runJob(context, vm, userId, vmPower, { action: 'start' }, signal)
+    : await runJob(context, vm, userId, vmCreate, {}, signal);
+  if (job.state !== 'succeeded')
+    throw new Error(`Job ${job.id} (${job.kind}) ended ${job.state}: ${errorOf(job)}`);
+}
+
+/** Submits a job on a VM and waits for its end. */
+export async function runJob<P>(
+  { jobs }: Context,
+  vm: Vm,
+  userId: string,
+  kind: Submission<P>['kind'],
+  payload: NoInfer<P>,
+  signal?: AbortSignal,
+): Promise<Job> {
+  const { id } = await jobs.submit({ kind, payload, by: { userId }, projectId: vm.projectId, vm });
+  const waitMs = (kind.queueSeconds + kind.runSeconds(payload)) * 1000;
+  return jobs.wait(id, (job) => isFinal(job.state), waitMs, signal);
+}
+
+export function errorOf(job: Job): string {
+  return (job.error as { message?: string } | null)?.message ?? 'no reason given';
+}

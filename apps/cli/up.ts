@@ -1,0 +1,96 @@
+import { join } from 'node:path';
+import { applyMigrations } from '@longhaul/persistence';
+import { freePort } from '@longhaul/persistence/embedded';
+import { openContext } from './context.js';
+import { openDatabase } from './database.js';
+import { bringUp, ensureFirstUser, ensureFirstVm, ensureToken } from './first-vm.js';
+import { claimHome, openHome, type Home } from './home.js';
+import { readReadyFile, writeReadyFile } from './ready-file.js';
+import { endLeftover, Service } from './service.js';
+import { Shutdown } from './shutdown.js';
+import { summary } from './summary.js';
+import { openVms } from './vms.js';
+
+const DEFAULT_PORT = 7777;
+
+/**
+ * Runs all of Longhaul on this machine until a signal ends it: database, migrations, guest image, API, worker, and a first
+ * VM. Whatever an earlier run left behind, however it ended, is adopted or ended. Resolves once all is ready.
+ */
+export async function up(): Promise<void> {
+  const home = openHome();
+  const other = claimHome(home);
+  if (other) return alreadyRunning(home, other.pid);
+  const shutdown = new Shutdown(say);
+  try {
+    await start(home, shutdown);
+  } catch (error) {
+    // Cut short by a signal: then it ends by itself.
+    if (shutdown.signal.aborted) return;
+    await shutdown.run();
+    throw error;
+  }
+}
+
+async function start(home: Home, shutdown: Shutdown): Promise<void> {
+  await Promise.all(['api', 'worker'].map((name) => endLeftover(home, name)));
+  const database = await openDatabase(home, say);
+  shutdown.add('PostgreSQL', 40_000, () => database.stop());
+  shutdown.signal.throwIfAborted();
+  const applied = await applyMigrations(database.env.DATABASE_URL);
+  if (applied.length > 0) say(`Database: ${applied.length} migrations applied`);
+
+  const vms = await openVms(home, say);
+  shutdown.add('VMs', 90_000, () => vms.suspendAll());
+  shutdown.signal.throwIfAborted();
+
+  const port = await apiPort(home);
+  const env = { ...database.env, ...vms.env, LONGHAUL_HOME: home.directory };
+  const service = (name: string, extra: NodeJS.ProcessEnv = {}) =>
+    new Service(
+      { name, main: join(import.meta.dirname, '..', name, 'main.js'), env: { ...env, ...extra } },
+      home,
+      say,
+    );
+  const worker = service('worker');
+  const api = service('api', { PORT: String(port) });
+  shutdown.add('worker', 20_000, () => worker.stop(15_000));
+  shutdown.add('API', 10_000, () => api.stop(8_000));
+
+  const [context] = await Promise.all([openContext({ ...process.env, ...env }), api.start(), worker.start()]);
+  const last = readReadyFile(home);
+  const owner = await ensureFirstUser(context);
+  const token = await ensureToken(context, owner, last?.token);
+  const vm = await ensureFirstVm(context, owner);
+  const slow = setTimeout(say, 1_000, `Starting the VM ${vm.hostname}`);
+  await bringUp(context, vm, owner.userId, shutdown.signal)
+    .catch((error: Error) => say(`The VM ${vm.hostname} did not start. ${error.message}`))
+    .finally(() => clearTimeout(slow));
+  await context.close();
+  shutdown.signal.throwIfAborted();
+
+  const address = `http://127.0.0.1:${port}`;
+  const ready = { mcp_url: `${address}/mcp`, api_url: address, token, vm_id: vm.id };
+  writeReadyFile(home, ready);
+  console.log(summary(ready));
+  say('Ctrl-C stops everything; commands that run in VMs go on at the next start.');
+}
+
+/** The port of PORT or of last time or 7777; a free one when that is taken. */
+async function apiPort(home: Home): Promise<number> {
+  const last = readReadyFile(home)?.api_url;
+  const wanted = Number(process.env.PORT) || (last ? Number(new URL(last).port) : DEFAULT_PORT);
+  const port = await freePort(wanted);
+  if (port !== wanted) say(`Port ${wanted} is taken: the API listens on ${port}`);
+  return port;
+}
+
+function alreadyRunning(home: Home, pid: number): void {
+  say(`Longhaul runs already in ${home.directory} (process ${pid}).`);
+  const ready = readReadyFile(home);
+  if (ready) console.log(summary(ready));
+}
+
+function say(message: string): void {
+  console.log(`${new Date().toTimeString().slice(0, 8)} ${message}`);
+}

@@ -1,0 +1,36 @@
+import { join } from 'node:path';
+import { IMAGE_DISK_GB, QemuProvider, TEMPLATE_SHAPE } from '@longhaul/vm-providers';
+import type { Home } from './home.js';
+
+/** Of a VM for which nobody says otherwise. `host` is the name that the worker of `up` serves. */
+export const VM_DEFAULTS = {
+  provider: 'qemu',
+  host: process.env.WORKER_HOSTS?.split(',')[0] || 'local',
+  image: 'default',
+  diskGb: IMAGE_DISK_GB,
+  ...TEMPLATE_SHAPE,
+};
+
+export interface Vms {
+  /** For the worker, so that it finds the same VMs and images. */
+  env: NodeJS.ProcessEnv;
+  /** Memory of all running VMs to disk; commands in them go on at the next start. */
+  suspendAll(): Promise<void>;
+}
+
+/** Sees to the guest image and its warm template, which takes minutes the first time, and opens this machine's VMs. */
+export async function openVms({ directory, systemUser }: Home, say: (message: string) => void): Promise<Vms> {
+  const imagesDirectory = process.env.LONGHAUL_IMAGES || join(directory, 'images');
+  const accelerator = (process.env.VM_ACCELERATOR || 'auto') as 'auto' | 'kvm' | 'tcg';
+  const provider = new QemuProvider({ home: directory, imagesDirectory, accelerator, runAsUser: systemUser });
+  await provider.ensureImage({ onProgress: say });
+  return {
+    env: { LONGHAUL_IMAGES: imagesDirectory, VM_USER: systemUser },
+    suspendAll: async () => {
+      for (const id of await provider.list()) {
+        const { power } = await provider.observe(id);
+        if (power === 'running' || power === 'paused') await provider.suspend(id);
+      }
+    },
+  };
+}
