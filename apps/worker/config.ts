@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import { envInteger, envList } from '@longhaul/config';
 import { jobLogConfig } from '@longhaul/job-log';
 import { jobQueueConfig } from '@longhaul/job-queue';
+import { jobsConfig } from '@longhaul/jobs';
 import { persistenceConfig } from '@longhaul/persistence';
 import { telemetryConfig } from '@longhaul/telemetry';
 import { z } from 'zod';
@@ -11,6 +12,7 @@ const HOST_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 export const workerConfig = z.object({
   ...persistenceConfig.shape,
   ...jobQueueConfig.shape,
+  ...jobsConfig.shape,
   ...jobLogConfig.shape,
   ...telemetryConfig.shape,
   LONGHAUL_HOME: z.string().describe('Folder of VMs and images on this host'),

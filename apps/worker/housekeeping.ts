@@ -1,7 +1,7 @@
 import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CONFIG } from '@longhaul/config';
-import { Attempts, HEARTBEAT_SECONDS, Recovery } from '@longhaul/jobs';
+import { Attempts, Recovery } from '@longhaul/jobs';
 import { Database } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import { HANDLERS } from '@longhaul/toolsets/handlers';
@@ -10,6 +10,7 @@ import type { WorkerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
 import { VmProviders } from './vm-providers.js';
 
+const HOST_BEAT_MS = 5_000;
 const SWEEP_MS = 1_000;
 const CLEAN_UP_MS = 2_000;
 const OBSERVE_MS = 5_000;
@@ -33,9 +34,10 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
   async onApplicationBootstrap() {
     // Before the first sweep, so that jobs of our hosts count as having somebody.
     await this.recovery.beat(this.config.WORKER_HOSTS);
+    const heartbeatMs = (this.config.JOB_LEASE_SECONDS * 1_000) / 6;
     this.loops = [
-      this.every(HEARTBEAT_SECONDS * 1_000, () => this.runner.heartbeat()),
-      this.every(HEARTBEAT_SECONDS * 1_000, () => this.recovery.beat(this.config.WORKER_HOSTS)),
+      this.every(heartbeatMs, () => this.runner.heartbeat()),
+      this.every(HOST_BEAT_MS, () => this.recovery.beat(this.config.WORKER_HOSTS)),
       this.every(SWEEP_MS, () => this.recovery.sweep()),
       this.every(CLEAN_UP_MS, () => this.cleanUp()),
       this.every(OBSERVE_MS, () => this.observe()),

@@ -10,7 +10,7 @@ import { JobRunner } from './job-runner.js';
 import { VmProviders } from './vm-providers.js';
 
 @Module({
-  imports: [PersistenceModule, JobsModule.with(JobQueueModule), JobLogModule],
+  imports: [PersistenceModule, JobsModule.forWorkers(JobQueueModule), JobLogModule],
   providers: [JobRunner, VmProviders, Housekeeping, { provide: JobConsumer, useExisting: JobRunner }],
   exports: [JobConsumer],
 })

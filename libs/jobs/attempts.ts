@@ -1,4 +1,5 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
+import { CONFIG, envInteger } from '@longhaul/config';
 import type { ErrorBody } from '@longhaul/errors';
 import {
   Database,
@@ -8,12 +9,15 @@ import {
   type JobIntent,
   type Transaction,
 } from '@longhaul/persistence';
+import { z } from 'zod';
 import { Jobs } from './jobs.js';
 import { FencedError, type AttemptRef, type FinalState } from './states.js';
 
-/** A claim that is not renewed for this long is given to another worker; renewed every HEARTBEAT_SECONDS. */
-export const LEASE_SECONDS = 30;
-export const HEARTBEAT_SECONDS = 5;
+export const jobsConfig = z.object({
+  JOB_LEASE_SECONDS: envInteger(3, 600)
+    .default(30)
+    .describe('After this without a heartbeat a job is given to another worker; it beats six times as often'),
+});
 
 export interface Outcome {
   state: FinalState;
@@ -31,17 +35,22 @@ export interface Question {
 /** The side of jobs that workers see. Every write carries (job, attempt) and throws FencedError once it is not current. */
 @Injectable()
 export class Attempts {
+  private readonly leaseSeconds: number;
+
   constructor(
     private readonly db: Database,
     private readonly jobs: Jobs,
-  ) {}
+    @Inject(CONFIG) config: z.output<typeof jobsConfig>,
+  ) {
+    this.leaseSeconds = config.JOB_LEASE_SECONDS;
+  }
 
   /** Takes a queued job, or nothing when another worker was faster or it has ended: then the delivery is forgotten. */
   async claim(jobId: string, worker: string): Promise<Job | undefined> {
     const [row] = await this.db.$queryRaw<object[]>`
       WITH claimed AS (
         UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker},
-          lease_until = now() + ${LEASE_SECONDS} * interval '1 second',
+          lease_until = now() + ${this.leaseSeconds} * interval '1 second',
           started_at = coalesce(started_at, now()), deadline_at = now() + run_seconds * interval '1 second'
         WHERE id = ${jobId}::uuid AND state = 'queued' RETURNING *),
       attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
@@ -55,7 +64,7 @@ export class Attempts {
    */
   async heartbeat(refs: AttemptRef[]): Promise<Map<string, { attempt: number; cancelRequested: boolean }>> {
     const rows = await this.db.$queryRaw<{ id: string; attempt: number; cancelRequested: boolean }[]>`
-      UPDATE jobs SET lease_until = now() + ${LEASE_SECONDS} * interval '1 second'
+      UPDATE jobs SET lease_until = now() + ${this.leaseSeconds} * interval '1 second'
       FROM unnest(${refs.map((ref) => ref.jobId)}::uuid[], ${refs.map((ref) => ref.attempt)}::int[]) AS mine (id, attempt)
       WHERE jobs.id = mine.id AND jobs.attempt = mine.attempt AND state = 'running'
       RETURNING jobs.id, jobs.attempt, cancel_requested_at IS NOT NULL AS "cancelRequested"`;

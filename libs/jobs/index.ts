@@ -1,4 +1,4 @@
-export { Attempts, HEARTBEAT_SECONDS, LEASE_SECONDS, type Outcome, type Question } from './attempts.js';
+export { Attempts, jobsConfig, type Outcome, type Question } from './attempts.js';
 export { JobDelivery } from './delivery.js';
 export { Jobs, type JobFilter, type Submission } from './jobs.js';
 export { JobsModule } from './jobs.module.js';

@@ -33,7 +33,7 @@ beforeAll(async () => {
   connection = await QueueConnection.open({ DATABASE_URL: test.url });
   delivery = new BullDelivery(connection);
   jobs = new Jobs(test.db, test.audit, delivery, test.changes);
-  attempts = new Attempts(test.db, jobs);
+  attempts = new Attempts(test.db, jobs, { JOB_LEASE_SECONDS: 30 });
   recovery = new Recovery(test.db, jobs);
 });
 afterAll(async () => {

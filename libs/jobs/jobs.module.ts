@@ -7,13 +7,20 @@ import { Recovery } from './recovery.js';
 
 @Module({})
 export class JobsModule {
-  /** `queue` is the module that exports a JobDelivery. */
+  /** `queue` is the module that exports a JobDelivery. Submitting processes need no more. */
   static with(queue: Type): DynamicModule {
     return {
       module: JobsModule,
       imports: [PersistenceModule, AuditModule, queue],
-      providers: [Jobs, Attempts, Recovery],
-      exports: [Jobs, Attempts, Recovery],
+      providers: [Jobs],
+      exports: [Jobs],
     };
+  }
+
+  /** For workers: what runs jobs, too. */
+  static forWorkers(queue: Type): DynamicModule {
+    const { imports } = JobsModule.with(queue);
+    const providers = [Jobs, Attempts, Recovery];
+    return { module: JobsModule, imports, providers, exports: providers };
   }
 }

@@ -1,13 +1,14 @@
 import { Injectable } from '@nestjs/common';
 import { AppError, type ErrorCode } from '@longhaul/errors';
 import { Database, Prisma, camelKeys, type Job, type Transaction } from '@longhaul/persistence';
-import { LEASE_SECONDS } from './attempts.js';
 import { Jobs } from './jobs.js';
 
 /** A host none of whose workers has beaten for this long is unreachable. */
 export const HOST_SILENT_SECONDS = 60;
 /** Rows that one sweep takes of each sort; the next sweep takes the next. */
 const BATCH = 100;
+/** How long one clean-up may take before another worker tries as well. */
+const CLEAN_UP_SECONDS = 30;
 /** A job that has taken down this many workers is not given to another. */
 const ATTEMPT_LIMIT = 100;
 
@@ -96,12 +97,12 @@ export class Recovery {
   }
 
   /**
-   * Takes one quarantined job of these hosts for a clean-up; the taker has LEASE_SECONDS before another one tries.
+   * Takes one quarantined job of these hosts for a clean-up; the taker has 30 s before another one tries.
    * `release` it once nothing of it can be left in the guest.
    */
   async takeQuarantined(hosts: string[]): Promise<Job | undefined> {
     const [row] = await this.db.$queryRaw<object[]>`
-      UPDATE jobs SET lease_until = now() + ${LEASE_SECONDS} * interval '1 second'
+      UPDATE jobs SET lease_until = now() + ${CLEAN_UP_SECONDS} * interval '1 second'
       WHERE id = (SELECT id FROM jobs WHERE quarantined AND host = ANY(${hosts}) AND coalesce(lease_until, '-infinity') < now()
         ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *`;
     return row && camelKeys<Job>(row);
