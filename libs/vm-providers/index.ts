@@ -1,0 +1,4 @@
+export * from './provider.js';
+export { QemuProvider, type QemuOptions } from './qemu/qemu-provider.js';
+export { IMAGE_DISK_GB, TEMPLATE_SHAPE, type Image } from './qemu/image-cache.js';
+export { ensureSystemUser } from './qemu/programs.js';

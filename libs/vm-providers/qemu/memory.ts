@@ -1,0 +1,85 @@
+import { rename, rm } from 'node:fs/promises';
+import { AppError } from '@longhaul/errors';
+import { poll } from './programs.js';
+import { withQmp } from './qmp.js';
+import { exists, removeDurably, sync, type VmFiles } from './vm-files.js';
+
+const SAVE_MS = 10 * 60_000;
+const LOAD_MS = 10 * 60_000;
+
+/*
+ * A memory image fits exactly one state of the disk. So it appears only once all of it is written and the guest stands
+ * still, and it is gone, durably, before the guest executes again: no crash in between leaves an image beside a disk
+ * that has changed since.
+ */
+
+/**
+ * Stops the guest and writes its memory to `files.memory`. The process stays, in state `postmigrate`. Repeatable at any
+ * point. Throws when the image cannot be written (a full disk, say); the guest is then still stopped.
+ */
+export async function saveMemory(files: VmFiles): Promise<void> {
+  const part = shellQuote(files.memoryPart);
+  const written = shellQuote(files.memoryWritten);
+  await withQmp(files, async (qmp) => {
+    const { status } = await qmp.execute<{ status: string }>('query-status');
+    if (status === 'postmigrate') return;
+    await qmp.execute('stop');
+    const migration = await qmp.execute<{ status?: string }>('query-migrate');
+    if (isMoving(migration.status)) return;
+    await removeDurably(files.directory, [files.memoryPart, files.memoryWritten]);
+    // The default limit of 1 Gbit/s is meant for networks.
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
+    await qmp.execute('migrate', { uri: `exec:zstd -q -1 -T0 > ${part} && mv -f ${part} ${written}` });
+  });
+  const outcome = await poll(async () => {
+    const look = await withQmp(files, async (qmp) => ({
+      state: (await qmp.execute<{ status: string }>('query-status')).status,
+      migration: (await qmp.execute<{ status?: string }>('query-migrate')).status,
+    }));
+    if (isMoving(look.migration)) return undefined;
+    if (look.state !== 'postmigrate') return 'failed';
+    // QEMU is through before the compressor is.
+    return (await exists(files.memoryWritten)) || (await exists(files.memory)) ? 'saved' : undefined;
+  }, SAVE_MS);
+  if (outcome !== 'saved')
+    throw new AppError('unavailable', `The memory of VM ${files.id} could not be written.`);
+  if (await exists(files.memory)) return;
+  await sync(files.memoryWritten);
+  await rename(files.memoryWritten, files.memory);
+  await sync(files.directory);
+}
+
+/** Reads `files.memory` into a process launched with `incoming`. It stays stopped. Throws when the process rejects the image. */
+export async function loadMemory(files: VmFiles): Promise<void> {
+  const uri = `exec:zstd -q -d -c < ${shellQuote(files.memory)}`;
+  const loaded = await poll(
+    () =>
+      withQmp(files, async (qmp) => {
+        const { status } = await qmp.execute<{ status: string }>('query-status');
+        if (status !== 'inmigrate') return true;
+        const migration = await qmp.execute<{ status?: string }>('query-migrate');
+        if (!migration.status || migration.status === 'none') await qmp.execute('migrate-incoming', { uri });
+        return undefined;
+      }),
+    LOAD_MS,
+    20,
+  );
+  if (!loaded) throw new AppError('unavailable', `The memory of VM ${files.id} could not be read in time.`);
+}
+
+/** Lets a stopped guest execute: from here on its memory image is out of date. */
+export async function letRun(files: VmFiles): Promise<void> {
+  await removeDurably(files.directory, [files.memory, files.memoryPart, files.memoryWritten]);
+  await withQmp(files, (qmp) => qmp.execute('cont'));
+}
+
+/** Puts an image aside that no process accepts, so that the next start boots. */
+export async function rejectMemory(files: VmFiles): Promise<void> {
+  await rm(`${files.memory}.rejected`, { force: true });
+  await rename(files.memory, `${files.memory}.rejected`);
+}
+
+const isMoving = (migration: string | undefined) =>
+  ['setup', 'active', 'device', 'pre-switchover', 'wait-unplug'].includes(migration ?? '');
+
+const shellQuote = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;

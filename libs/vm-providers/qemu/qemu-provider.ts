@@ -1,0 +1,253 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, readdir, rename, rm, symlink } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { AppError } from '@longhaul/errors';
+import { AgentChannel, type GuestChannel } from '@longhaul/guest';
+import { VmProvider, type VmObservation, type VmSpec } from '../provider.js';
+import { personalise, waitForAgent, waitForPowerOff } from './boot.js';
+import { IMAGE_DISK_GB, ImageCache, TEMPLATE_SHAPE, type Image } from './image-cache.js';
+import type { Machine } from './machine.js';
+import { letRun, loadMemory, rejectMemory, saveMemory } from './memory.js';
+import { launch, runState, swapAgentSocket, terminate } from './process.js';
+import { asUser, makeOwnedDirectory, run } from './programs.js';
+import { withQmp } from './qmp.js';
+import {
+  exists,
+  filesIn,
+  isVmId,
+  readRecord,
+  removeDurably,
+  vmFiles,
+  vmNotFound,
+  writeRecord,
+  type Accelerator,
+  type VmFiles,
+  type VmRecord,
+} from './vm-files.js';
+
+export interface QemuOptions {
+  /** LONGHAUL_HOME, absolute. Everything of a VM is below `vms/<id>`. */
+  home: string;
+  /** The image cache. Disks refer to it by a path relative to theirs: move both or none. */
+  imagesDirectory: string;
+  accelerator: 'auto' | Accelerator;
+  /** The user that QEMU runs as when we are root. */
+  runAsUser?: string;
+  /** How long a guest may take from power-on to its first answer, milliseconds. Default 180 s. */
+  bootTimeoutMs?: number;
+}
+
+/** Run states that a start cannot continue from. */
+const ENDED = ['shutdown', 'internal-error', 'guest-panicked'];
+
+/** VMs as QEMU processes of this host, which outlive ours and are found again by their uuid. */
+export class QemuProvider extends VmProvider {
+  readonly name = 'qemu';
+  private readonly images: ImageCache;
+  private readonly bootMs: number;
+
+  constructor(private readonly options: QemuOptions) {
+    super();
+    const { imagesDirectory: directory, accelerator, runAsUser: user } = options;
+    this.images = new ImageCache({ directory, accelerator, user });
+    this.bootMs = options.bootTimeoutMs ?? 180_000;
+  }
+
+  /** Builds the guest image and its warm template where they are missing; `create` does so too, but silently. */
+  async ensureImage(progress: { onProgress?: (line: string) => void } = {}): Promise<Image> {
+    return this.images.ensure(progress.onProgress);
+  }
+
+  async create(spec: VmSpec): Promise<void> {
+    checkSpec(spec);
+    const files = vmFiles(this.options.home, spec.id);
+    if (!(await readRecord(files))) await this.prepare(files, spec);
+    await this.start(spec.id);
+  }
+
+  async start(id: string): Promise<void> {
+    const { files, record } = await this.find(id);
+    let state = await runState(files);
+    if (state && ENDED.includes(state)) {
+      await terminate(files);
+      state = undefined;
+    }
+    if (state === undefined) state = await this.powerOn(files, record);
+    if (state === 'inmigrate') await loadMemory(files);
+    if (state !== 'running') {
+      // A disk that has grown since the memory was saved; where it has not, this changes nothing.
+      const size = record.spec.diskGb * 2 ** 30;
+      await withQmp(files, (qmp) => qmp.execute('block_resize', { device: 'root', size }));
+      await letRun(files);
+    }
+    const guest = this.guest(id);
+    await waitForAgent(files, guest, this.bootMs);
+    await guest.session((session) => session.setTime(new Date()));
+    if (record.personalised) return;
+    await personalise(guest, id, record.spec.hostname);
+    await writeRecord(files, { ...record, personalised: true });
+  }
+
+  async stop(id: string): Promise<void> {
+    const files = vmFiles(this.options.home, id);
+    if (!(await readRecord(files))) return;
+    await rm(files.running, { force: true });
+    await terminate(files);
+    await removeDurably(files.directory, [files.memory]);
+  }
+
+  async shutdown(id: string, timeoutMs: number): Promise<boolean> {
+    const { files } = await this.find(id);
+    const state = await runState(files);
+    if (state === 'running') await withQmp(files, (qmp) => qmp.execute('system_powerdown'));
+    else if (state !== undefined && state !== 'shutdown') throw blocked(id, `is ${state}`, 'Start it first.');
+    if (state === undefined && (await exists(files.memory)))
+      throw blocked(id, 'is suspended', 'Start it first.');
+    if (!(await waitForPowerOff(files, timeoutMs))) return false;
+    await this.stop(id);
+    return true;
+  }
+
+  async reset(id: string): Promise<void> {
+    const { files } = await this.find(id);
+    const state = await runState(files);
+    if (state === undefined) throw blocked(id, 'does not run', 'Start it instead.');
+    await withQmp(files, async (qmp) => {
+      await qmp.execute('system_reset');
+      // From this event on the old guest is gone: whatever answers is the new one.
+      await qmp.event('RESET', 5_000);
+    });
+    if (state !== 'running') await letRun(files);
+    await waitForAgent(files, this.guest(id), this.bootMs);
+  }
+
+  async suspend(id: string): Promise<void> {
+    const { files } = await this.find(id);
+    const state = await runState(files);
+    if (state === undefined) {
+      if (await exists(files.memory)) return;
+      throw blocked(id, 'does not run', 'Only a running VM has a memory to keep.');
+    }
+    if (ENDED.includes(state)) throw blocked(id, `is ${state}`, 'Only a running VM has a memory to keep.');
+    // A start that was cut off before the guest executed: its memory image is still the right one.
+    if (!(await exists(files.memory))) await saveMemory(files);
+    await terminate(files);
+    await rm(files.running, { force: true });
+  }
+
+  async delete(id: string): Promise<void> {
+    const files = vmFiles(this.options.home, id);
+    await terminate(files);
+    const vms = join(this.options.home, 'vms');
+    // Out of the list at once; what a crash leaves behind goes with the repeated call.
+    if (await exists(files.directory))
+      await rename(files.directory, join(vms, `.gone-${id}-${randomUUID()}`));
+    for (const name of await namesIn(vms)) {
+      if (name.includes(id)) await rm(join(vms, name), { recursive: true, force: true });
+    }
+    await rm(files.locks, { recursive: true, force: true });
+  }
+
+  async observe(id: string): Promise<VmObservation> {
+    if (!isVmId(id)) return { power: 'absent' };
+    const files = vmFiles(this.options.home, id);
+    const record = await readRecord(files);
+    if (!record) return { power: 'absent' };
+    const state = await runState(files);
+    return { power: await powerOf(files, state), accelerator: record.accelerator };
+  }
+
+  async list(): Promise<string[]> {
+    return (await namesIn(join(this.options.home, 'vms'))).filter(isVmId);
+  }
+
+  guest(id: string): GuestChannel {
+    const files = vmFiles(this.options.home, id);
+    const evict = () => swapAgentSocket(files);
+    return new AgentChannel({ socketPath: files.agent, lockDirectory: files.locks, evict });
+  }
+
+  private async find(id: string): Promise<{ files: VmFiles; record: VmRecord }> {
+    const files = vmFiles(this.options.home, id);
+    const record = await readRecord(files);
+    if (!record) throw vmNotFound(id);
+    return { files, record };
+  }
+
+  /** Makes the VM's directory, complete at once: an overlay on the template and, where the machine fits, its memory. */
+  private async prepare(files: VmFiles, spec: VmSpec): Promise<void> {
+    const image = await this.images.ensure();
+    const vms = join(this.options.home, 'vms');
+    await mkdir(vms, { recursive: true });
+    const user = this.options.runAsUser;
+    const work = filesIn(join(vms, `.new-${spec.id}-${randomUUID().slice(0, 8)}`), spec.id);
+    await makeOwnedDirectory(work.directory, user);
+    const template = relative(work.directory, image.template);
+    const create = ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', `${template}/disk.qcow2`];
+    await run(asUser(user, [...create, work.disk, `${spec.diskGb}G`]));
+    const { accelerator } = image;
+    const isWarm = spec.cpus === TEMPLATE_SHAPE.cpus && spec.memoryMb === TEMPLATE_SHAPE.memoryMb;
+    if (isWarm) await symlink(`${template}/memory.zst`, work.memory);
+    await writeRecord(work, { spec, image: image.name, accelerator, personalised: false });
+    await rename(work.directory, files.directory).catch(async (error: NodeJS.ErrnoException) => {
+      // The same call, in another worker, was faster.
+      if (!(await readRecord(files))) throw error;
+      await rm(work.directory, { recursive: true });
+    });
+  }
+
+  /** Launches the process; with its memory, unless there is none or no process takes it twice. Returns its state. */
+  private async powerOn(files: VmFiles, record: VmRecord): Promise<string> {
+    const { cpus, memoryMb } = record.spec;
+    const kernel = this.images.kernelOf(record.image);
+    const user = this.options.runAsUser;
+    for (let attempt = 0; attempt < 2 && (await exists(files.memory)); attempt++) {
+      const machine: Machine = { cpus, memoryMb, accelerator: record.accelerator, ...kernel };
+      try {
+        await launch(files, machine, { user, incoming: true });
+        await loadMemory(files);
+        return (await runState(files)) ?? 'ended';
+      } catch (error) {
+        if (attempt === 0) continue;
+        if ((await runState(files)) !== undefined) throw error;
+        await rejectMemory(files);
+      }
+    }
+    const accelerator = await this.images.accelerator();
+    if (accelerator !== record.accelerator) await writeRecord(files, Object.assign(record, { accelerator }));
+    await launch(files, { cpus, memoryMb, accelerator, ...kernel }, { user, incoming: false });
+    return 'prelaunch';
+  }
+}
+
+async function powerOf(files: VmFiles, state: string | undefined): Promise<VmObservation['power']> {
+  if (state === 'running') return 'running';
+  if (state === 'shutdown') return 'stopped';
+  if (state && ENDED.includes(state)) return 'crashed';
+  if (await exists(files.memory)) return 'suspended';
+  if (state) return 'paused';
+  return (await exists(files.running)) ? 'crashed' : 'stopped';
+}
+
+function checkSpec(spec: VmSpec): void {
+  const faults = [
+    !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(spec.hostname) && 'hostname must be a DNS label',
+    !isWithin(spec.cpus, 1, 64) && 'cpus must be 1 to 64',
+    !isWithin(spec.memoryMb, 256, 1 << 20) && 'memoryMb must be 256 to 1048576',
+    !isWithin(spec.diskGb, IMAGE_DISK_GB, 16_384) && `diskGb must be ${IMAGE_DISK_GB} to 16384`,
+    spec.image !== 'default' && 'image must be "default"',
+  ].filter((fault) => fault !== false);
+  if (faults.length > 0) throw new AppError('invalid_arguments', `${faults.join('; ')}.`);
+}
+
+const isWithin = (value: number, least: number, most: number) =>
+  Number.isInteger(value) && value >= least && value <= most;
+
+const blocked = (id: string, what: string, advice: string) =>
+  new AppError('vm_state_blocked', `VM ${id} ${what}. ${advice}`);
+
+const namesIn = (directory: string) =>
+  readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
