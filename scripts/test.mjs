@@ -3,15 +3,21 @@
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { SetupError, build, checkNode, installNpmPackages, installSystemPackages, run } from './setup.mjs';
 
+const servers = [
+  ...['--globalSetup', './test/support/servers.mjs'],
+  ...['--globalTeardown', './test/support/stop-servers.mjs'],
+];
 // End-to-end tests run VMs, of which a small machine bears one or two.
 const phases = [
-  { name: 'unit', pattern: '**/*.spec.ts', workers: '50%' },
-  { name: 'integration', pattern: '**/*.int-spec.ts', workers: '2' },
-  { name: 'end to end', pattern: '**/*.e2e-spec.ts', workers: '1' },
+  { name: 'Unit', pattern: '**/*.spec.ts', options: ['--maxWorkers', '50%'] },
+  { name: 'Integration', pattern: '**/*.int-spec.ts', options: ['--maxWorkers', '2', ...servers] },
+  { name: 'End-to-end', pattern: '**/*.e2e-spec.ts', options: ['--maxWorkers', '1', ...servers] },
 ];
+const home = process.env.LONGHAUL_HOME || (process.getuid() === 0 ? '/var/lib/longhaul' : '.longhaul');
+process.env.TEST_IMAGES = process.env.LONGHAUL_IMAGES || join(resolve(home), 'images');
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 
 try {
@@ -29,7 +35,7 @@ try {
 const results = mkdtempSync(join(tmpdir(), 'longhaul-test-'));
 let passed = 0;
 let failed = 0;
-for (const { name, pattern, workers } of phases) {
+for (const { name, pattern, options } of phases) {
   console.log(`\n${name} tests`);
   const file = join(results, 'result.json');
   rmSync(file, { force: true });
@@ -37,7 +43,7 @@ for (const { name, pattern, workers } of phases) {
     process.execPath,
     [
       ...['--experimental-vm-modules', '--no-warnings', 'node_modules/jest/bin/jest.js'],
-      ...['--testMatch', pattern, '--maxWorkers', workers, '--json', '--outputFile', file],
+      ...['--testMatch', pattern, '--json', '--outputFile', file, ...options],
       ...(only.length > 0 ? ['--passWithNoTests'] : []),
       ...process.argv.slice(2),
     ],
