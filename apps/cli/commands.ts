@@ -1,8 +1,8 @@
 import { parseArgs } from 'node:util';
 import { createToken, SCOPES } from '@longhaul/access';
 import { newId, parseId, type Vm } from '@longhaul/persistence';
-import { vmCreate } from '../../libs/toolsets/vms/vm-create.job.js';
-import { vmPower } from '../../libs/toolsets/vms/vm-power.job.js';
+import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
+import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import { openContext, type Context } from './context.js';
 import { openDatabase } from './database.js';
 import { ensureFirstUser, ensureUser, errorOf, FIRST_USER, runJob } from './first-vm.js';

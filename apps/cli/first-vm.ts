@@ -1,8 +1,8 @@
 import { createToken, SCOPES } from '@longhaul/access';
 import { isFinal, type Submission } from '@longhaul/jobs';
 import { newId, type Job, type Vm } from '@longhaul/persistence';
-import { vmCreate } from '../../libs/toolsets/vms/vm-create.job.js';
-import { vmPower } from '../../libs/toolsets/vms/vm-power.job.js';
+import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
+import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import type { Context } from './context.js';
 import { VM_DEFAULTS } from './vms.js';
 
