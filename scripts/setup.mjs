@@ -54,7 +54,7 @@ export async function build() {
   const stampFile = join(root, 'dist/.sources');
   const stamp = sourcesStamp();
   if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return;
-  await run('Building', 'npm', ['run', '--silent', 'build']);
+  await run('Building', 'npm', ['run', '--silent', 'build'], { quiet: true });
   writeFileSync(stampFile, stamp);
 }
 
