@@ -3,6 +3,8 @@ import type { FastifyInstance } from 'fastify';
 
 /** Larger bodies are refused while they come in. Well above what any tool takes, so that a tool can say what is too long. */
 export const BODY_LIMIT = 4 * 1024 * 1024;
+/** Deeper ones would exhaust the stack of whoever walks through them. */
+const NESTING_LIMIT = 64;
 
 /** Bodies stay bytes until their route reads them: what is not UTF-8 must not be replaced silently. */
 export function installBodyParser(server: FastifyInstance): void {
@@ -12,12 +14,18 @@ export function installBodyParser(server: FastifyInstance): void {
   );
 }
 
-/** The JSON in a body, or undefined when it is not UTF-8 or not JSON. */
+/** The JSON in a body, or undefined when it is not UTF-8, not JSON, or nested beyond reason. */
 export function parseJson(body: Buffer): { value: unknown } | undefined {
   if (!isUtf8(body)) return undefined;
   try {
-    return { value: JSON.parse(body.toString('utf8')) as unknown };
+    const value: unknown = JSON.parse(body.toString('utf8'));
+    return isDeeper(value, NESTING_LIMIT) ? undefined : { value };
   } catch {
     return undefined;
   }
+}
+
+function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((item) => isDeeper(item, levels - 1));
 }

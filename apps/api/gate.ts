@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { Access, type Caller } from '@longhaul/access';
+import { type Access, type Caller } from '@longhaul/access';
 import { AppError, type ErrorCode } from '@longhaul/errors';
 import { createLogger } from '@longhaul/telemetry';
 import {

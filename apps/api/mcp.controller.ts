@@ -10,7 +10,7 @@ const PARSE_ERROR = {
   id: null,
   error: {
     code: -32700,
-    message: 'Parse error: the body must be JSON in UTF-8.',
+    message: 'Parse error: the body must be JSON in UTF-8, nested no deeper than a tool needs.',
     data: { code: 'invalid_arguments' },
   },
 };

@@ -30,6 +30,8 @@ interface Waiting {
 }
 
 const GROUP_LIMIT = 200;
+/** Characters of JSON kept of a call's arguments: an audit must not be a way to fill the disk. */
+const ARGUMENTS_MAX = 16_384;
 
 @Injectable()
 export class Audit {
@@ -73,9 +75,15 @@ function toRow(entry: AuditEntry): Prisma.AuditEventCreateManyInput {
   const { arguments: args, userAgent, clientName, clientVersion, ...rest } = entry;
   return {
     ...rest,
-    ...(args !== undefined && { arguments: redact(args) as Prisma.InputJsonValue }),
+    ...(args !== undefined && { arguments: bounded(redact(args)) }),
     ...(userAgent && { userAgent: redactText(userAgent, 256) }),
     ...(clientName && { clientName: redactText(clientName, 128) }),
     ...(clientVersion && { clientVersion: redactText(clientVersion, 64) }),
   };
+}
+
+function bounded(args: unknown): Prisma.InputJsonValue {
+  const text = JSON.stringify(args);
+  const kept = text.length <= ARGUMENTS_MAX ? args : { cut: redactText(text, ARGUMENTS_MAX) };
+  return kept as Prisma.InputJsonValue;
 }

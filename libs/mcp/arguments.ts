@@ -25,7 +25,7 @@ function describe(issue: z.core.$ZodIssue, known: string[]): string {
     return `Unknown argument ${keys.join(', ')}; this tool takes ${known.join(', ') || 'none'}`;
   }
   const where = issue.path.map(String).join('.');
-  if (issue.code === 'invalid_type' && issue.input === undefined) return `${where}: missing`;
+  if (issue.message.endsWith('received undefined')) return `${where}: missing`;
   return `${where || 'arguments'}: ${issue.message}`;
 }
 

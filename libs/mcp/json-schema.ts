@@ -19,7 +19,8 @@ export function outputSchema(schema: z.ZodObject): NonNullable<ListedTool['outpu
 }
 
 function toJson(schema: z.ZodObject): object {
-  const { $schema: _default, ...json } = z.toJSONSchema(schema, { io: 'input', reused: 'inline' });
+  const json = z.toJSONSchema(schema, { io: 'input', reused: 'inline' });
+  delete json.$schema;
   // zod bounds every integer by what a double can hold exactly; saying so would only cost tokens.
   const dropped = (bound: unknown) => Math.abs(Number(bound)) === Number.MAX_SAFE_INTEGER;
   const text = JSON.stringify(json, (_key, value: unknown) => (dropped(value) ? undefined : value));

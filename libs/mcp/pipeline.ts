@@ -106,7 +106,7 @@ export class CallPipeline {
     error: AppError | undefined,
     startedAt: number,
   ): Promise<AppError | undefined> {
-    const { caller, cancelled: _signal, ...rest } = request;
+    const { caller, requestId, ip, userAgent, clientName, clientVersion } = request;
     const about = call?.submitted ?? job;
     try {
       await this.audit.record({
@@ -121,7 +121,11 @@ export class CallPipeline {
         result: !error ? 'ok' : FAULTS.has(error.code) ? 'failed' : 'refused',
         code: error?.code,
         durationMs: Math.round(performance.now() - startedAt),
-        ...rest,
+        requestId,
+        ip,
+        userAgent,
+        clientName,
+        clientVersion,
       });
       return undefined;
     } catch (thrown) {

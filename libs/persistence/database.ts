@@ -32,6 +32,8 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
         idle_in_transaction_session_timeout: 15_000,
         keepAlive: true,
       }),
+      // Other formats put the values that a statement was given into the message.
+      errorFormat: 'minimal',
       transactionOptions: { maxWait: 5_000, timeout: 10_000 },
     });
   }

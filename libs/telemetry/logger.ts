@@ -20,6 +20,7 @@ export function createLogger(name: string, level = 'info'): Logger {
     level,
     timestamp: stdTimeFunctions.isoTime,
     mixin: () => correlation.getStore() ?? {},
+    serializers: { err: (error: unknown) => bareError(error) },
     redact: { paths: ['token', 'password', 'authorization', '*.token', '*.password', '*.authorization'] },
     hooks: {
       logMethod(args, method) {
@@ -30,6 +31,22 @@ export function createLogger(name: string, level = 'info'): Logger {
       },
     },
   });
+}
+
+/**
+ * What is logged of an error. Libraries hang on their errors what they failed on, rows and parameters with commands in
+ * them: none of that is taken along.
+ */
+function bareError(error: unknown, depth = 0): unknown {
+  if (typeof error !== 'object' || error === null || depth > 3) return redactText(String(error));
+  const { name, message, stack, code, cause } = error as Partial<Error & { code: unknown }>;
+  return {
+    type: name,
+    message: redactText(String(message), 2048),
+    ...(code !== undefined && { code: redactText(String(code), 64) }),
+    stack: redactText(String(stack), 8192),
+    ...(cause !== undefined && { cause: bareError(cause, depth + 1) }),
+  };
 }
 
 /** Lets Nest's own messages go through pino. */

@@ -1,0 +1,73 @@
+import { startServer, type ApiServer } from '../../apps/api/server.js';
+import { apiConfig } from '../../apps/api/config.js';
+import { Client as OlderClient } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport as OlderTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { Client, StreamableHTTPClientTransport, type Tool } from '@modelcontextprotocol/client';
+
+/** What the official clients have in common, as far as the tests use it. */
+export interface McpClient {
+  tools(): Promise<Tool[]>;
+  /** The whole answer, structured content and all. */
+  callRaw(name: string, args?: object): Promise<Record<string, unknown>>;
+  close(): Promise<void>;
+}
+
+/** The API in this process on a free port, on a database of the test's own. */
+export function startTestApi(databaseUrl: string, env: Record<string, unknown> = {}): Promise<ApiServer> {
+  return startServer(apiConfig.parse({ DATABASE_URL: databaseUrl, LOG_LEVEL: 'error', PORT: 0, ...env }));
+}
+
+export const mcpUrl = (port: number) => new URL(`http://127.0.0.1:${port}/mcp`);
+
+const requestInit = (token: string) => ({ headers: { authorization: `Bearer ${token}` } });
+
+/** Each official client in each revision that it speaks; they are what users have. */
+export const CLIENTS: Record<string, (url: URL, token: string) => Promise<McpClient>> = {
+  'SDK v1, 2025-11-25': async (url, token) => {
+    const client = new OlderClient({ name: 'older', version: '1.2.3' });
+    await client.connect(new OlderTransport(url, { requestInit: requestInit(token) }));
+    return {
+      tools: async () => (await client.listTools()).tools as Tool[],
+      callRaw: (name, args = {}) => client.callTool({ name, arguments: { ...args } }),
+      close: () => client.close(),
+    };
+  },
+  'SDK v2, 2025-11-25': (url, token) => connect(url, token, 'legacy'),
+  'SDK v2, 2026-07-28': (url, token) => connect(url, token, 'auto'),
+};
+
+export async function connect(url: URL, token: string, mode: 'legacy' | 'auto' = 'auto'): Promise<McpClient> {
+  const client = new Client({ name: 'newer', version: '4.5.6' }, { versionNegotiation: { mode } });
+  await client.connect(new StreamableHTTPClientTransport(url, { requestInit: requestInit(token) }));
+  return {
+    tools: async () => (await client.listTools()).tools,
+    callRaw: (name, args = {}) => client.callTool({ name, arguments: { ...args } }),
+    close: () => client.close(),
+  };
+}
+
+/** The structured content of a call that has succeeded. */
+export async function call<T = Record<string, unknown>>(
+  client: McpClient,
+  name: string,
+  args = {},
+): Promise<T> {
+  const result = await client.callRaw(name, args);
+  if (result.isError) throw new Error(`${name} failed: ${JSON.stringify(result.content)}`);
+  return result.structuredContent as T;
+}
+
+export interface Refusal {
+  code: string;
+  message: string;
+  retryable: boolean;
+  details?: Record<string, unknown>;
+}
+
+/** The error of a call that has failed. */
+export async function refusal(client: McpClient, name: string, args = {}): Promise<Refusal> {
+  const result = await client.callRaw(name, args);
+  if (!result.isError) throw new Error(`${name} succeeded: ${JSON.stringify(result.structuredContent)}`);
+  const [{ text }] = result.content as [{ text: string }];
+  return (JSON.parse(text) as { error: Refusal }).error;
+}
