@@ -55,7 +55,9 @@ async function launchAttached(files: VmFiles, command: string[]): Promise<void> 
     child.on('close', (code) => reject(new Error(`QEMU ended with ${code}: ${errors.trim()}`)));
   });
   const listening = poll(() => exists(files.qmp[1]).then((yes) => yes || undefined), 10_000);
-  await Promise.race([ended, listening]).finally(() => ended.catch(() => {}));
+  // Its end, later on, is nobody's error.
+  ended.catch(() => {});
+  if (!(await Promise.race([ended, listening]))) throw new Error('QEMU does not listen on its sockets');
 }
 
 /**
