@@ -7,22 +7,8 @@ import { openContext, type Context } from './context.js';
 import { openDatabase } from './database.js';
 import { ensureFirstUser, ensureUser, errorOf, FIRST_USER, runJob } from './first-vm.js';
 import { findRunning, openHome } from './home.js';
+import { USAGE, UsageError } from './usage.js';
 import { VM_DEFAULTS } from './vms.js';
-
-export const USAGE = `Usage: longhaul <command>
-
-  up                            run everything: database, API, worker, a first VM
-  doctor                        say what this machine lacks
-  image                         build the guest image, unless it is there
-  user create EMAIL             make a user and a project of the same name
-  token create [--user EMAIL]   print a new token that may do everything its user may
-  token revoke ID|TOKEN
-  vm list
-  vm create HOSTNAME [--user EMAIL] [--exec]
-  vm start|stop|reset ID|HOSTNAME`;
-
-/** A fault of whoever typed the command; its message is all there is to show. */
-export class UsageError extends Error {}
 
 /** Runs one of the commands that work on the database of a Longhaul that is up (or that DATABASE_URL names). */
 export async function runCommand(argv: string[]): Promise<void> {

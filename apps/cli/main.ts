@@ -1,19 +1,22 @@
-import { ConfigError } from '@longhaul/config';
-import { runCommand, UsageError, USAGE } from './commands.js';
-import { doctor } from './doctor.js';
 import { openHome } from './home.js';
-import { up } from './up.js';
-import { openVms } from './vms.js';
+import { USAGE, UsageError } from './usage.js';
 
-const [command, ...rest] = process.argv.slice(2);
+// Each command loads what it needs when it needs it: a start would wait half a second for libraries otherwise.
+async function run(argv: string[]): Promise<number | void> {
+  const [command, ...rest] = argv;
+  if (rest.length === 0) {
+    if (command === 'up') return (await import('./up.js')).up();
+    if (command === 'doctor') return (await import('./doctor.js')).doctor();
+    if (command === 'image') return void (await (await import('./vms.js')).openVms(openHome(), console.log));
+    if (command === undefined || command === '--help' || command === 'help') return console.log(USAGE);
+  }
+  return (await import('./commands.js')).runCommand(argv);
+}
+
 try {
-  if (command === 'up' && rest.length === 0) await up();
-  else if (command === 'doctor' && rest.length === 0) process.exitCode = await doctor();
-  else if (command === 'image' && rest.length === 0) await openVms(openHome(), console.log);
-  else if (command === undefined || command === '--help' || command === 'help') console.log(USAGE);
-  else await runCommand(process.argv.slice(2));
+  process.exitCode = (await run(process.argv.slice(2))) ?? 0;
 } catch (error) {
-  const isFaultOfCaller = error instanceof UsageError || error instanceof ConfigError;
-  console.error(isFaultOfCaller || !process.env.DEBUG ? (error as Error).message : error);
+  const isEnough = error instanceof UsageError || !process.env.DEBUG;
+  console.error(isEnough ? (error as Error).message : error);
   process.exit(1);
 }

@@ -1,9 +1,7 @@
 import { join } from 'node:path';
-import { applyMigrations } from '@longhaul/persistence';
+import { applyMigrations } from '@longhaul/persistence/migrate';
 import { freePort } from '@longhaul/persistence/embedded';
-import { openContext } from './context.js';
 import { openDatabase } from './database.js';
-import { bringUp, ensureFirstUser, ensureFirstVm, ensureToken } from './first-vm.js';
 import { claimHome, openHome, type Home } from './home.js';
 import { readReadyFile, writeReadyFile } from './ready-file.js';
 import { endLeftover, Service } from './service.js';
@@ -57,23 +55,37 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
   shutdown.add('worker', 20_000, () => worker.stop(15_000));
   shutdown.add('API', 10_000, () => api.stop(8_000));
 
-  const [context] = await Promise.all([openContext({ ...process.env, ...env }), api.start(), worker.start()]);
-  const last = readReadyFile(home);
-  const owner = await ensureFirstUser(context);
-  const token = await ensureToken(context, owner, last?.token);
-  const vm = await ensureFirstVm(context, owner);
-  const slow = setTimeout(say, 1_000, `Starting the VM ${vm.hostname}`);
-  await bringUp(context, vm, owner.userId, shutdown.signal)
-    .catch((error: Error) => say(`The VM ${vm.hostname} did not start. ${error.message}`))
-    .finally(() => clearTimeout(slow));
-  await context.close();
+  const slow = setTimeout(say, 3_000, 'Waiting for the API, the worker and the VM');
+  const [{ token, vmId }] = await Promise.all([
+    provideFirstVm({ ...process.env, ...env }, readReadyFile(home)?.token, shutdown.signal),
+    api.start(),
+    worker.start(),
+  ]).finally(() => clearTimeout(slow));
   shutdown.signal.throwIfAborted();
 
   const address = `http://127.0.0.1:${port}`;
-  const ready = { mcp_url: `${address}/mcp`, api_url: address, token, vm_id: vm.id };
+  const ready = { mcp_url: `${address}/mcp`, api_url: address, token, vm_id: vmId };
   writeReadyFile(home, ready);
   console.log(summary(ready));
   say('Ctrl-C stops everything; commands that run in VMs go on at the next start.');
+}
+
+/** First user, token and VM. The VM's job is submitted at once and waits for the worker, which is just starting. */
+async function provideFirstVm(env: NodeJS.ProcessEnv, lastToken: string | undefined, signal: AbortSignal) {
+  const { openContext } = await import('./context.js');
+  const { bringUp, ensureFirstUser, ensureFirstVm, ensureToken } = await import('./first-vm.js');
+  const context = await openContext(env);
+  try {
+    const owner = await ensureFirstUser(context);
+    const token = await ensureToken(context, owner, lastToken);
+    const vm = await ensureFirstVm(context, owner);
+    await bringUp(context, vm, owner.userId, signal).catch((error: Error) => {
+      if (!signal.aborted) say(`The VM ${vm.hostname} did not start. ${error.message}`);
+    });
+    return { token, vmId: vm.id };
+  } finally {
+    await context.close();
+  }
 }
 
 /** The port of PORT or of last time or 7777; a free one when that is taken. */

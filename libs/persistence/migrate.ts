@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { readFile, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { MigrationList } from '@prisma/schema-engine-wasm/schema_engine_bg';
 import pg from 'pg';
-import { readMigrations, withSchemaEngine } from './schema-engine.js';
 
 /** Of our advisory lock; any number that nobody else uses in this database. */
 const LOCK_ID = 5_641_720_113;
@@ -28,6 +28,7 @@ export async function applyMigrations(
     await client.query(`SET lock_timeout = ${LOCK_TIMEOUT_MS}`);
     await client.query('SELECT pg_advisory_lock($1)', [LOCK_ID]);
     if (await isCurrent(client, migrationsList)) return [];
+    const { withSchemaEngine } = await import('./schema-engine.js');
     const filters = { externalTables: [], externalEnums: [] };
     const applied = await withSchemaEngine(databaseUrl, (engine) =>
       engine.applyMigrations({ migrationsList, filters }),
@@ -46,6 +47,24 @@ export function migrationsDirectory(): string {
     root = dirname(root);
   }
   return join(root, 'prisma', 'migrations');
+}
+
+/** The migrations of a `prisma/migrations` folder, oldest first, in the engine's form. */
+async function readMigrations(directory: string): Promise<MigrationList> {
+  const entries = await readdir(directory, { withFileTypes: true });
+  const names = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  const lockfile = 'migration_lock.toml';
+  return {
+    baseDir: directory,
+    lockfile: { path: lockfile, content: await readFile(join(directory, lockfile), 'utf8') },
+    shadowDbInitScript: '',
+    migrationDirectories: await Promise.all(
+      names.sort().map(async (path) => {
+        const value = await readFile(join(directory, path, 'migration.sql'), 'utf8');
+        return { path, migrationFile: { path: 'migration.sql', content: { tag: 'ok' as const, value } } };
+      }),
+    ),
+  };
 }
 
 async function isCurrent(client: pg.Client, { migrationDirectories }: MigrationList): Promise<boolean> {

@@ -1,9 +1,9 @@
-import { readFile, readdir } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { PrismaPg } from '@prisma/adapter-pg';
 import { bindMigrationAwareSqlAdapterFactory, DriverAdapterError } from '@prisma/driver-adapter-utils';
-import type { MigrationList, SchemaEngine } from '@prisma/schema-engine-wasm/schema_engine_bg';
+import type { SchemaEngine } from '@prisma/schema-engine-wasm/schema_engine_bg';
 import pg from 'pg';
 
 const require = createRequire(import.meta.url);
@@ -51,24 +51,6 @@ async function connect(pool: pg.Pool) {
     });
   };
   return adapter;
-}
-
-/** The migrations of a `prisma/migrations` folder, oldest first, in the engine's form. */
-export async function readMigrations(directory: string): Promise<MigrationList> {
-  const entries = await readdir(directory, { withFileTypes: true });
-  const names = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
-  const lockfile = 'migration_lock.toml';
-  return {
-    baseDir: directory,
-    lockfile: { path: lockfile, content: await readFile(join(directory, lockfile), 'utf8') },
-    shadowDbInitScript: '',
-    migrationDirectories: await Promise.all(
-      names.sort().map(async (path) => {
-        const value = await readFile(join(directory, path, 'migration.sql'), 'utf8');
-        return { path, migrationFile: { path: 'migration.sql', content: { tag: 'ok' as const, value } } };
-      }),
-    ),
-  };
 }
 
 let loaded: Promise<typeof import('@prisma/schema-engine-wasm/schema_engine_bg')> | undefined;
