@@ -1,4 +1,5 @@
 export * from './provider.js';
 export { QemuProvider, type QemuOptions } from './qemu/qemu-provider.js';
-export { IMAGE_DISK_GB, TEMPLATE_SHAPE, type Image } from './qemu/image-cache.js';
+export { TEMPLATE_SHAPE, type Image } from './qemu/image-cache.js';
+export { IMAGE_DISK_GB } from './qemu/machine.js';
 export { ensureSystemUser } from './qemu/programs.js';

@@ -1,30 +1,36 @@
 import { randomBytes } from 'node:crypto';
 import { AppError } from '@longhaul/errors';
-import type { GuestChannel } from '@longhaul/guest';
-import { macAddress } from './machine.js';
+import type { GuestChannel, GuestSession } from '@longhaul/guest';
+import type { VmSpec } from '../provider.js';
+import { IMAGE_DISK_GB, macAddress } from './machine.js';
 import { poll } from './programs.js';
 import { NoProcess, withQmp } from './qmp.js';
 import type { VmFiles } from './vm-files.js';
 
+const GREETING_MS = 60_000;
+
 /**
- * Waits until the guest's agent answers. Errors: `guest_unreachable` after `timeoutMs`, NoProcess when the VM ends.
+ * Waits until the guest's agent answers, then does `greet` in the same session; `greet` may be repeated. Errors: `guest_unreachable` after `timeoutMs`, NoProcess when the VM ends.
  * Sessions are only opened once the agent has opened its port, as talking to a closed port costs a time-out.
  */
-export async function waitForAgent(files: VmFiles, guest: GuestChannel, timeoutMs: number): Promise<void> {
+export async function waitForAgent(
+  files: VmFiles,
+  guest: GuestChannel,
+  timeoutMs: number,
+  greet: (session: GuestSession) => Promise<void> = (session) => session.ping(),
+): Promise<void> {
   const ready = await poll(async () => {
     const devices = await withQmp(files, (qmp) =>
       qmp.execute<{ label: string; 'frontend-open': boolean }[]>('query-chardev'),
     );
     if (!devices.some((device) => device.label === 'agent' && device['frontend-open'])) return undefined;
-    return guest
-      .session((session) => session.ping())
-      .then(
-        () => true,
-        (error: unknown) => {
-          if (error instanceof AppError) return undefined;
-          throw error;
-        },
-      );
+    return guest.session(greet, { holdMs: GREETING_MS }).then(
+      () => true,
+      (error: unknown) => {
+        if (error instanceof AppError) return undefined;
+        throw error;
+      },
+    );
   }, timeoutMs);
   if (ready) return;
   const message = `The guest of VM ${files.id} did not answer within ${Math.round(timeoutMs / 1000)} s of being started.`;
@@ -51,28 +57,39 @@ export async function waitForPowerOff(files: VmFiles, timeoutMs: number): Promis
 
 /** What every VM made from one memory image shares: names, identifiers, random numbers to come. */
 const PERSONALISE = `
-set -e
-printf '%s\\n' "$1" >/etc/hostname
-printf '127.0.0.1 localhost\\n::1 localhost\\n127.0.1.1 %s\\n' "$1" >/etc/hosts
-hostname "$1"
-printf '%s\\n' "$2" >/etc/machine-id
-ip link set eth0 address "$3"
+printf '%s\\n' "$2" >/etc/hostname
+printf '127.0.0.1 localhost\\n::1 localhost\\n127.0.1.1 %s\\n' "$2" >/etc/hosts
+hostname "$2"
+printf '%s\\n' "$3" >/etc/machine-id
+ip link set eth0 address "$4"
 perl -e '
   read(STDIN, $seed, 64) == 64 or die "no seed";
   open($random, ">", "/dev/urandom") or die $!;
   ioctl($random, 0x40085203, pack("iia*", 512, 64, $seed)) or die $!;  # RNDADDENTROPY
   ioctl($random, 0x5207, 0) or die $!;                                 # RNDRESEEDCRNG
 '
-if [ -e "$4" ]; then resize2fs "$4"; fi
+if [ "$5" = larger ]; then resize2fs /dev/vda; fi
 sync
 `;
 
-/** Gives a guest its own identity and its file system all of the disk. Repeatable. */
-export async function personalise(guest: GuestChannel, id: string, hostname: string): Promise<void> {
-  const args = ['-c', PERSONALISE, 'sh', hostname, id.replaceAll('-', ''), macAddress(id), '/dev/vda'];
-  const program = { path: '/bin/sh', args, stdin: randomBytes(64) };
-  const holdMs = 60_000;
-  const done = await guest.session((session) => session.run(program, holdMs), { holdMs });
+/** date, as the agent's own guest-set-time waits for the next second of the emulated hardware clock. */
+const SET_CLOCK = 'set -e; date -s "@$1" >/dev/null';
+
+export async function setClock(session: GuestSession): Promise<void> {
+  await runInGuest(session, SET_CLOCK, []);
+}
+
+/** Sets the clock, gives a guest its own identity and its file system all of a larger disk. Repeatable. */
+export async function personalise(session: GuestSession, spec: VmSpec): Promise<void> {
+  const disk = spec.diskGb > IMAGE_DISK_GB ? 'larger' : 'as it is';
+  const args = [spec.hostname, spec.id.replaceAll('-', ''), macAddress(spec.id), disk];
+  await runInGuest(session, SET_CLOCK + PERSONALISE, args);
+}
+
+async function runInGuest(session: GuestSession, script: string, args: string[]): Promise<void> {
+  const words = ['-c', script, 'sh', `${Date.now() / 1000}`, ...args];
+  const program = { path: '/bin/sh', args: words, stdin: randomBytes(64) };
+  const done = await session.run(program, GREETING_MS);
   if (done.exitCode === 0) return;
   throw new Error(`The guest could not be set up: ${done.stderr.toString('utf8').slice(-1000)}`);
 }

@@ -14,8 +14,6 @@ import { exists, filesIn, type Accelerator } from './vm-files.js';
 
 /** The machine that the warm template is saved from: VMs of this size start in half a second, others boot. */
 export const TEMPLATE_SHAPE = { cpus: 1, memoryMb: 1024 };
-/** Size of the image's file system: the smallest disk of a VM. */
-export const IMAGE_DISK_GB = 10;
 
 const KVM_BOOT_MS = 20_000;
 const BOOT_MS = 180_000;

@@ -10,6 +10,9 @@ export interface Machine {
   initrd: string;
 }
 
+/** Size of the image's file system, and so the smallest disk of a VM (DISK_SIZE in images/build.sh). */
+export const IMAGE_DISK_GB = 10;
+
 /**
  * The command line of a VM, without what decides how it starts. The i440fx machine takes disks and network cards at
  * run time without reserved slots. The serial console goes to a ring in memory: a guest cannot fill the host's disk.

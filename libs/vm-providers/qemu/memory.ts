@@ -1,7 +1,7 @@
 import { rename, rm } from 'node:fs/promises';
 import { AppError } from '@longhaul/errors';
 import { poll } from './programs.js';
-import { withQmp } from './qmp.js';
+import { QmpRefusal, withQmp } from './qmp.js';
 import { exists, removeDurably, sync, type VmFiles } from './vm-files.js';
 
 const SAVE_MS = 10 * 60_000;
@@ -58,7 +58,11 @@ export async function loadMemory(files: VmFiles): Promise<void> {
         const { status } = await qmp.execute<{ status: string }>('query-status');
         if (status !== 'inmigrate') return true;
         const migration = await qmp.execute<{ status?: string }>('query-migrate');
-        if (!migration.status || migration.status === 'none') await qmp.execute('migrate-incoming', { uri });
+        if (migration.status && migration.status !== 'none') return undefined;
+        await qmp.execute('migrate-incoming', { uri }).catch((error: Error) => {
+          // It starts a little after it was asked to.
+          if (!(error instanceof QmpRefusal && error.message.includes('already been started'))) throw error;
+        });
         return undefined;
       }),
     LOAD_MS,

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { AppError } from '@longhaul/errors';
 import { firstAgentSocket, machineArguments, type Machine } from './machine.js';
 import { asUser, poll, run } from './programs.js';
-import { NoProcess, QmpRefusal, withQmp } from './qmp.js';
+import { NoProcess, withQmp } from './qmp.js';
 import { exists, type VmFiles } from './vm-files.js';
 
 const LOCKED = 75;
@@ -128,9 +128,4 @@ export async function swapAgentSocket(files: VmFiles): Promise<void> {
   });
   await run(['ln', '-sfnT', path, `${files.agent}.new`]);
   await run(['mv', '-fT', `${files.agent}.new`, files.agent]);
-}
-
-/** Ignores that QEMU refuses: for commands that a repeated call may find done already. */
-export function unlessRefused(error: unknown): void {
-  if (!(error instanceof QmpRefusal)) throw error;
 }

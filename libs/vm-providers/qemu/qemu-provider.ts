@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, rm, symlink } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { AppError } from '@longhaul/errors';
 import { AgentChannel, type GuestChannel } from '@longhaul/guest';
 import { VmProvider, type VmObservation, type VmSpec } from '../provider.js';
-import { personalise, waitForAgent, waitForPowerOff } from './boot.js';
-import { IMAGE_DISK_GB, ImageCache, TEMPLATE_SHAPE, type Image } from './image-cache.js';
-import type { Machine } from './machine.js';
+import { personalise, setClock, waitForAgent, waitForPowerOff } from './boot.js';
+import { ImageCache, TEMPLATE_SHAPE, type Image } from './image-cache.js';
+import { IMAGE_DISK_GB, type Machine } from './machine.js';
 import { letRun, loadMemory, rejectMemory, saveMemory } from './memory.js';
 import { launch, runState, swapAgentSocket, terminate } from './process.js';
 import { asUser, makeOwnedDirectory, run } from './programs.js';
@@ -75,17 +75,19 @@ export class QemuProvider extends VmProvider {
     if (state === undefined) state = await this.powerOn(files, record);
     if (state === 'inmigrate') await loadMemory(files);
     if (state !== 'running') {
+      if (state !== 'prelaunch') await writeFile(files.clockStale, '');
       // A disk that has grown since the memory was saved; where it has not, this changes nothing.
       const size = record.spec.diskGb * 2 ** 30;
       await withQmp(files, (qmp) => qmp.execute('block_resize', { device: 'root', size }));
       await letRun(files);
     }
-    const guest = this.guest(id);
-    await waitForAgent(files, guest, this.bootMs);
-    await guest.session((session) => session.setTime(new Date()));
-    if (record.personalised) return;
-    await personalise(guest, id, record.spec.hostname);
-    await writeRecord(files, { ...record, personalised: true });
+    const isClockStale = await exists(files.clockStale);
+    await waitForAgent(files, this.guest(id), this.bootMs, (session) => {
+      if (!record.personalised) return personalise(session, record.spec);
+      return isClockStale ? setClock(session) : session.ping();
+    });
+    await rm(files.clockStale, { force: true });
+    if (!record.personalised) await writeRecord(files, { ...record, personalised: true });
   }
 
   async stop(id: string): Promise<void> {
@@ -208,9 +210,9 @@ export class QemuProvider extends VmProvider {
         await loadMemory(files);
         return (await runState(files)) ?? 'ended';
       } catch (error) {
-        if (attempt === 0) continue;
+        // Only a process that died has judged the image; another trouble is not the image's fault.
         if ((await runState(files)) !== undefined) throw error;
-        await rejectMemory(files);
+        if (attempt === 1) await rejectMemory(files);
       }
     }
     const accelerator = await this.images.accelerator();

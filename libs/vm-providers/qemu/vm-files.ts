@@ -32,6 +32,8 @@ export interface VmFiles {
   memoryWritten: string;
   /** There while the VM is meant to run: a VM that is not running then has crashed. */
   running: string;
+  /** There while the guest's clock stands at the moment when it was stopped. */
+  clockStale: string;
   /** Held by the QEMU process through flock(2), for as long as it lives: never two for one VM. */
   processLock: string;
   /** Symlink to the socket of the moment, so that a stuck connection can be left behind. */
@@ -67,6 +69,7 @@ export function filesIn(directory: string, id: string, locks = join(directory, '
     memoryPart: at('memory.part'),
     memoryWritten: at('memory.written'),
     running: at('running'),
+    clockStale: at('clock-stale'),
     processLock: at('process.lock'),
     agent: at('agent.sock'),
     qmp: [at('qmp-0.sock'), at('qmp-1.sock')],
