@@ -9,7 +9,7 @@ export const apiConfig = z.object({
   ...telemetryConfig.shape,
   ...persistenceConfig.shape,
   ...jobQueueConfig.shape,
-  PORT: envInteger(0, 65_535).default(8700).describe('Port of the API; 0 takes a free one'),
+  PORT: envInteger(0, 65_535).default(7777).describe('Port of the API; 0 takes a free one'),
   HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
   ALLOWED_HOSTS: envList
     .default([])

@@ -8,6 +8,9 @@ import { installBodyParser } from './body.js';
 import type { ApiConfig } from './config.js';
 import { installGate, requestIdOf } from './gate.js';
 
+/** Of a stop: what is still connected by then has had its answer, or will never read it. */
+const CUT_CONNECTIONS_MS = 4_000;
+
 export interface ApiServer {
   /** Where it listens; the port is a real one even where PORT is 0. */
   port: number;
@@ -31,15 +34,16 @@ export async function startServer(config: ApiConfig): Promise<ApiServer> {
   const server = adapter.getInstance();
   installBodyParser(server);
   installGate(server, app.get(Access), config);
-  try {
-    await app.listen(config.PORT, config.HOST);
-  } catch (error) {
+  await app.listen(config.PORT, config.HOST).catch(async (error: unknown) => {
     await app.close();
     throw error;
-  }
+  });
   const address = server.server.address();
   return {
     port: typeof address === 'object' && address ? address.port : config.PORT,
-    close: () => app.close(),
+    async close() {
+      const force = setTimeout(() => server.server.closeAllConnections(), CUT_CONNECTIONS_MS);
+      await app.close().finally(() => clearTimeout(force));
+    },
   };
 }

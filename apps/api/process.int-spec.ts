@@ -1,0 +1,69 @@
+import { jest } from '@jest/globals';
+import { fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { testDatabase, type TestDatabase } from '../../test/support/database.js';
+
+const MAIN = join(import.meta.dirname, 'main.ts');
+const TYPESCRIPT = join(import.meta.dirname, '../../test/support/register-typescript.mjs');
+
+// A process that compiles its sources takes seconds to start on a busy machine.
+jest.setTimeout(60_000);
+
+let test: TestDatabase;
+const started: ChildProcess[] = [];
+
+beforeAll(async () => {
+  test = await testDatabase();
+});
+afterEach(() => started.splice(0).forEach((child) => child.kill('SIGKILL')));
+afterAll(() => test.drop());
+
+function start(env: NodeJS.ProcessEnv) {
+  const child = fork(MAIN, {
+    execArgv: ['--import', TYPESCRIPT],
+    env: { PATH: process.env.PATH, DATABASE_URL: test.url, ...env },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  });
+  started.push(child);
+  let output = '';
+  child.stdout!.on('data', (chunk) => (output += chunk));
+  return { child, exit: once(child, 'exit'), output: () => output };
+}
+
+it.each([
+  ['SIGTERM', (child: ChildProcess) => child.kill('SIGTERM')],
+  ['SIGINT', (child: ChildProcess) => child.kill('SIGINT')],
+  ['the end of whoever started it', (child: ChildProcess) => child.disconnect()],
+])('says when it is ready and where, and ends in order on %s', async (_what, end) => {
+  const { child, exit } = start({ PORT: '0' });
+  const [message] = (await once(child, 'message')) as [{ type: string; port: number }];
+  expect(message).toEqual({ type: 'ready', port: expect.any(Number) });
+  const answer = await fetch(`http://127.0.0.1:${message.port}/readyz`);
+  expect(await answer.json()).toEqual({ status: 'ready' });
+  end(child);
+  expect(await exit).toEqual([0, null]);
+});
+
+it('says that its port is taken', async () => {
+  const other = createServer().listen(0, '127.0.0.1');
+  await once(other, 'listening');
+  const { port } = other.address() as AddressInfo;
+  const { exit, output } = start({ PORT: String(port) });
+  expect(await exit).toEqual([1, null]);
+  expect(output()).toContain(`Port ${port} on 127.0.0.1 is taken. Set PORT to a free one.`);
+  other.close();
+});
+
+it('names every fault of its environment at once', async () => {
+  const { exit, output } = start({ PORT: 'http', DATABASE_URL: 'mysql://x' });
+  expect(await exit).toEqual([1, null]);
+  expect(output()).toMatch(/PORT: .*DATABASE_URL: |DATABASE_URL: .*PORT: /);
+});
+
+it('says that its database is away', async () => {
+  const { exit, output } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none', PORT: '0' });
+  expect(await exit).toEqual([1, null]);
+  expect(output()).toContain('The API cannot start');
+});
