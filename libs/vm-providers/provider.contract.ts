@@ -12,7 +12,7 @@ export interface ProviderUnderTest {
 /** What every VmProvider keeps. `prepare` may take minutes (images); the tests share one VM, in order. */
 export function describeVmProvider(name: string, prepare: () => Promise<ProviderUnderTest>): void {
   describe(`VmProvider: ${name}`, () => {
-    const id = randomUUID();
+    const id: string = randomUUID();
     let underTest: ProviderUnderTest;
     let provider: VmProvider;
 
@@ -137,7 +137,7 @@ export function describeVmProvider(name: string, prepare: () => Promise<Provider
       const made: string[][] = [];
       const larger = { diskGb: underTest.spec.diskGb + 3, hostname: 'larger' };
       for (const change of [{}, larger, { cpus: 2, memoryMb: 700, hostname: 'other-size' }]) {
-        const vm = randomUUID();
+        const vm: string = randomUUID();
         try {
           await provider.create({ ...underTest.spec, ...change, id: vm });
           const size = 'df -BG --output=size / | tail -n 1; nproc; grep MemTotal /proc/meminfo';

@@ -6,6 +6,7 @@ import { exists, removeDurably, sync, type VmFiles } from './vm-files.js';
 
 const SAVE_MS = 10 * 60_000;
 const LOAD_MS = 10 * 60_000;
+const COMPRESSOR_MS = 10_000;
 
 /*
  * A memory image fits exactly one state of the disk. So it appears only once all of it is written and the guest stands
@@ -31,22 +32,26 @@ export async function saveMemory(files: VmFiles): Promise<void> {
     await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
     await qmp.execute('migrate', { uri: `exec:zstd -q -1 -T0 > ${part} && mv -f ${part} ${written}` });
   });
-  const outcome = await poll(async () => {
-    const look = await withQmp(files, async (qmp) => ({
-      state: (await qmp.execute<{ status: string }>('query-status')).status,
-      migration: (await qmp.execute<{ status?: string }>('query-migrate')).status,
-    }));
-    if (isMoving(look.migration)) return undefined;
-    if (look.state !== 'postmigrate') return 'failed';
-    // QEMU is through before the compressor is.
-    return (await exists(files.memoryWritten)) || (await exists(files.memory)) ? 'saved' : undefined;
-  }, SAVE_MS);
-  if (outcome !== 'saved')
-    throw new AppError('unavailable', `The memory of VM ${files.id} could not be written.`);
+  const failure = () => new AppError('unavailable', `The memory of VM ${files.id} could not be written.`);
+  const outcome = await poll(() => lookAtSaving(files), SAVE_MS);
+  if (outcome !== 'postmigrate') throw failure();
+  // QEMU is through before the compressor is.
+  const isWritten = async () =>
+    (await exists(files.memoryWritten)) || (await exists(files.memory)) || undefined;
+  if (!(await poll(isWritten, COMPRESSOR_MS))) throw failure();
   if (await exists(files.memory)) return;
   await sync(files.memoryWritten);
   await rename(files.memoryWritten, files.memory);
   await sync(files.directory);
+}
+
+async function lookAtSaving(files: VmFiles): Promise<'postmigrate' | 'failed' | undefined> {
+  return withQmp(files, async (qmp) => {
+    const migration = await qmp.execute<{ status?: string }>('query-migrate');
+    if (migration.status === 'failed' || migration.status === 'cancelled') return 'failed';
+    const { status } = await qmp.execute<{ status: string }>('query-status');
+    return status === 'postmigrate' ? status : undefined;
+  });
 }
 
 /** Reads `files.memory` into a process launched with `incoming`. It stays stopped. Throws when the process rejects the image. */
@@ -71,8 +76,15 @@ export async function loadMemory(files: VmFiles): Promise<void> {
   if (!loaded) throw new AppError('unavailable', `The memory of VM ${files.id} could not be read in time.`);
 }
 
-/** Lets a stopped guest execute: from here on its memory image is out of date. */
+/** Lets a stopped guest execute: from here on its memory image is out of date, and one being written is of no use. */
 export async function letRun(files: VmFiles): Promise<void> {
+  const isStill = async () => {
+    const migration = await withQmp(files, (qmp) => qmp.execute<{ status?: string }>('query-migrate'));
+    return isMoving(migration.status) || migration.status === 'cancelling' ? undefined : true;
+  };
+  if (!(await isStill())) await withQmp(files, (qmp) => qmp.execute('migrate_cancel'));
+  await poll(isStill, COMPRESSOR_MS);
+  await poll(async () => ((await exists(files.memoryPart)) ? undefined : true), COMPRESSOR_MS);
   await removeDurably(files.directory, [files.memory, files.memoryPart, files.memoryWritten]);
   await withQmp(files, (qmp) => qmp.execute('cont'));
 }

@@ -72,13 +72,13 @@ export class QemuProvider extends VmProvider {
       await terminate(files);
       state = undefined;
     }
-    if (state === undefined) state = await this.powerOn(files, record);
-    if (state === 'inmigrate') await loadMemory(files);
+    if (state === 'inmigrate' || state === undefined) state = await this.powerOn(files, record);
     if (state !== 'running') {
       if (state !== 'prelaunch') await writeFile(files.clockStale, '');
-      // A disk that has grown since the memory was saved; where it has not, this changes nothing.
+      // The template's memory knows the template's disk. Where the disk is not larger, this changes nothing.
       const size = record.spec.diskGb * 2 ** 30;
-      await withQmp(files, (qmp) => qmp.execute('block_resize', { device: 'root', size }));
+      if (state === 'paused')
+        await withQmp(files, (qmp) => qmp.execute('block_resize', { device: 'root', size }));
       await letRun(files);
     }
     const isClockStale = await exists(files.clockStale);

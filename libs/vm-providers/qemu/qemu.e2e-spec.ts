@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { filesIn, vmFiles } from './vm-files.js';
 const isRoot = process.getuid?.() === 0;
 const home = mkdtempSync(join(tmpdir(), 'lh-'));
 // Building the image takes a minute, so it outlives the run.
-const imagesDirectory = process.env.LONGHAUL_IMAGES || join(tmpdir(), 'longhaul-images');
+const imagesDirectory = process.env.TEST_IMAGES || join(tmpdir(), 'longhaul-images');
 const options: QemuOptions = {
   home,
   imagesDirectory,
@@ -27,9 +27,7 @@ const spec = { ...TEMPLATE_SHAPE, hostname: 'web-1', diskGb: IMAGE_DISK_GB, imag
 async function prepare() {
   if (isRoot) {
     await ensureSystemUser('longhaul');
-    // Root's temporary folders are closed; QEMU has to pass through.
-    mkdirSync(home, { recursive: true });
-    const { chmodSync } = await import('node:fs');
+    // mkdtemp closes its folders to others; QEMU has to pass through.
     chmodSync(home, 0o755);
   }
   await new QemuProvider(options).ensureImage();
@@ -66,13 +64,9 @@ describe('QEMU processes', () => {
   afterAll(() => provider.delete(id), 60_000);
 
   it('are never two for one VM', async () => {
-    const { kernelOf } = { kernelOf: join(imagesDirectory, (await provider.ensureImage()).name) };
-    const machine = {
-      ...TEMPLATE_SHAPE,
-      accelerator: 'tcg' as const,
-      kernel: join(kernelOf, 'vmlinuz'),
-      initrd: join(kernelOf, 'initrd'),
-    };
+    const image = join(imagesDirectory, (await provider.ensureImage()).name);
+    const boot = { kernel: join(image, 'vmlinuz'), initrd: join(image, 'initrd') };
+    const machine = { ...TEMPLATE_SHAPE, ...boot, accelerator: 'tcg' as const };
     await launch(files, machine, { user: options.runAsUser, incoming: false });
     expect(processes()).toHaveLength(1);
     expect(await sh('hostname')).toBe(spec.hostname);
@@ -127,10 +121,7 @@ describe('QEMU processes', () => {
   it('boot when the memory that was saved cannot be read', async () => {
     await provider.start(id);
     await provider.suspend(id);
-    const broken = `${files.memory}.broken`;
-    renameSync(files.memory, broken);
-    const { writeFileSync } = await import('node:fs');
-    writeFileSync(files.memory, readFileSync(broken).subarray(0, 100_000));
+    writeFileSync(files.memory, readFileSync(files.memory).subarray(0, 100_000));
     await provider.start(id);
     expect(await sh('hostname')).toBe(spec.hostname);
   }, 240_000);

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import { AppError } from '@longhaul/errors';
 import { withLock } from '@longhaul/guest';
@@ -78,7 +79,7 @@ class QmpConnection implements QmpSession {
     socket.setEncoding('utf8');
     socket.on('data', (text: string) => qmp.receive(text, fail));
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      const nobody = error.code === 'ENOENT' || error.code === 'ECONNREFUSED';
+      const nobody = ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'].includes(error.code ?? '');
       fail(nobody ? new NoProcess(path) : error.code === 'EAGAIN' ? new Silence(path) : error);
     });
     socket.on('close', () => fail(new NoProcess(`${path} was closed`)));
@@ -94,8 +95,10 @@ class QmpConnection implements QmpSession {
   }
 
   async execute<T>(command: string, args: Json = {}, timeoutMs = ANSWER_MS): Promise<T> {
-    this.socket.write(`${JSON.stringify({ execute: command, arguments: args })}\n`);
-    const answer = await this.take((message) => 'return' in message || 'error' in message, timeoutMs);
+    // Without an id, the answer to a worker that was killed could be taken for ours: it goes to who connects next.
+    const id = randomUUID();
+    this.socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+    const answer = await this.take((message) => message.id === id, timeoutMs);
     if (answer.error) throw new QmpRefusal(`${command}: ${(answer.error as { desc?: string }).desc}`);
     return answer.return as T;
   }
