@@ -1,6 +1,18 @@
-import { namespaceAgentLacks, startNamespaceAgent } from '../../test/support/namespace-agent.js';
+import {
+  type NamespaceAgentOptions,
+  namespaceAgentLacks,
+  startNamespaceAgent,
+} from '../../test/support/namespace-agent.js';
 import { describeGuestChannel } from './channel.contract.js';
+import { describeCommands } from './command.contract.js';
 
-const lacks = namespaceAgentLacks();
-if (lacks) it.skip(`guest agent in a namespace: not tested, needs ${lacks}`, () => {});
-else describeGuestChannel('QEMU guest agent in a namespace', () => startNamespaceAgent());
+function inNamespace(name: string, options: NamespaceAgentOptions, suite: typeof describeCommands): void {
+  const lacks = namespaceAgentLacks(options);
+  if (lacks) it.skip(`${name}: not tested here, as that needs ${lacks}`, () => {});
+  else suite(name, () => startNamespaceAgent(options));
+}
+
+inNamespace('guest agent in a namespace', {}, describeGuestChannel);
+inNamespace('with control groups', { cgroups: true }, describeCommands);
+inNamespace('without control groups', {}, describeCommands);
+inNamespace('with the tools of busybox', { busybox: true, cgroups: true }, describeCommands);

@@ -1,3 +1,5 @@
 export * from './channel.js';
 export { withLock, type LockOptions } from './lock.js';
 export { AgentChannel, type AgentChannelOptions } from './agent/agent-channel.js';
+export * from './command.js';
+export type { CommandEnd, CommandState, RefusalReason } from './command-state.js';

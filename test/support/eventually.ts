@@ -7,13 +7,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 export async function eventually<T>(
   look: () => T | Promise<T>,
   { withinMs = 10_000, everyMs = 20 }: { withinMs?: number; everyMs?: number } = {},
-): Promise<NonNullable<T>> {
+): Promise<Exclude<T, false | 0 | '' | null | undefined>> {
   const deadline = performance.now() + withinMs;
   for (;;) {
     let last: unknown;
     try {
       const answer = await look();
-      if (answer) return answer;
+      if (answer) return answer as Exclude<T, false | 0 | '' | null | undefined>;
       last = answer;
     } catch (error) {
       last = error;

@@ -1,15 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-} from 'node:fs';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentChannel } from '@longhaul/guest';
@@ -62,8 +53,7 @@ if [ "$BUSYBOX" ]; then
   PATH=/run/bin:$PATH
 fi
 unset BASE DISK_MB CGROUP BUSYBOX
-qemu-ga -m unix-listen -p /run/host/agent.sock -f /run/qemu-ga.pid -t /run -b ${BLOCKED} -l /run/host/agent.log &
-wait "$!"
+qemu-ga -m unix-listen -p /run/host/agent.sock -f /run/qemu-ga.pid -t /run -b ${BLOCKED} -l /run/host/agent.log
 `;
 
 export interface NamespaceAgentOptions {
@@ -150,7 +140,7 @@ export async function startNamespaceAgent(options: NamespaceAgentOptions = {}): 
     stop: async () => {
       await kill(running);
       rmSync(base, { recursive: true });
-      if (cgroup) rmdirSync(cgroup);
+      if (cgroup) execFileSync('find', [cgroup, '-depth', '-type', 'd', '-delete']);
     },
   };
 }
