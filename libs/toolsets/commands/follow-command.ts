@@ -122,6 +122,8 @@ class Follower {
     const brought = Math.max(poll.stdout.length, poll.stderr.length);
     this.chunk = brought === this.chunk ? CATCH_UP_BYTES : CHUNK_BYTES;
     if (brought > 0 || state.phase !== 'running') this.wait = POLL_MIN_MS;
+    // After a reset the disk may still have output of before.
+    if (state.phase === 'lost' && brought > 0) return undefined;
     if (state.phase === 'ended') {
       if (this.stdout.size < state.stdoutBytes || this.stderr.size < state.stderrBytes) return undefined;
       await Promise.all([

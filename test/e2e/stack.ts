@@ -1,0 +1,225 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Caller } from '@longhaul/access';
+import { BullDelivery, QueueConnection } from '@longhaul/job-queue';
+import { Jobs, isFinal, type JobKind } from '@longhaul/jobs';
+import type { Job, Vm } from '@longhaul/persistence';
+import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
+import { vmPower, POWER_ACTIONS } from '@longhaul/toolsets/vms/vm-power.job';
+import { QemuProvider } from '@longhaul/vm-providers';
+import {
+  Client as ClientV2,
+  StreamableHTTPClientTransport as TransportV2,
+} from '@modelcontextprotocol/client';
+import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { makeUser, makeVm, testDatabase, type TestDatabase } from '../support/database.js';
+
+export const IMAGES = process.env.TEST_IMAGES ?? '/var/lib/longhaul/images';
+const SYSTEM_USER = process.getuid?.() === 0 ? 'longhaul' : undefined;
+/** Much shorter than the default, so that tests do not wait for it. */
+export const LEASE_SECONDS = 6;
+const DIST = join(import.meta.dirname, '../../dist/apps');
+
+export type Answer = Record<string, unknown> & { isError: boolean };
+
+/** Everything that a user has, as real processes: API, workers, VMs, database and queue of the spec's own. */
+export class Stack {
+  readonly processes = new Set<ChildProcess>();
+  readonly clients: { close(): Promise<void> }[] = [];
+  readonly vms: string[] = [];
+  url = '';
+
+  private constructor(
+    readonly database: TestDatabase,
+    readonly home: string,
+    readonly queueUrl: string,
+    readonly jobs: Jobs,
+    readonly delivery: BullDelivery,
+    readonly token: string,
+    readonly caller: Caller,
+    readonly provider: QemuProvider,
+  ) {}
+
+  static async start(options: { redis?: boolean } = {}): Promise<Stack> {
+    const database = await testDatabase();
+    const queueUrl = options.redis ? process.env.TEST_REDIS_URL! : database.url;
+    // Short, as sockets live below it; and open to the user that QEMU runs as.
+    const home = mkdtempSync('/tmp/lh-');
+    chmodSync(home, 0o755);
+    const connection = await QueueConnection.open({ DATABASE_URL: database.url, QUEUE_URL: queueUrl });
+    const delivery = new BullDelivery(connection);
+    await delivery.onModuleInit();
+    const jobs = new Jobs(database.db, database.audit, delivery, database.changes);
+    const { token, caller } = await makeUser(database.db);
+    const provider = new QemuProvider({
+      home,
+      imagesDirectory: IMAGES,
+      accelerator: 'auto',
+      runAsUser: SYSTEM_USER,
+    });
+    const stack = new Stack(database, home, queueUrl, jobs, delivery, token, caller, provider);
+    await stack.startApi();
+    return stack;
+  }
+
+  async startApi(): Promise<ChildProcess> {
+    const port = this.url ? new URL(this.url).port : '0';
+    const { process: api, ready } = await this.spawn('api', { PORT: port });
+    this.url = `http://127.0.0.1:${ready.port}/mcp`;
+    return api;
+  }
+
+  /** `failpoint`: where the worker ends itself, see libs/toolsets/failpoint.ts. */
+  async startWorker(failpoint = ''): Promise<ChildProcess> {
+    const env = {
+      LONGHAUL_HOME: this.home,
+      LONGHAUL_IMAGES: IMAGES,
+      LONGHAUL_FAILPOINT: failpoint,
+      JOB_LEASE_SECONDS: String(LEASE_SECONDS),
+      ...(SYSTEM_USER && { VM_USER: SYSTEM_USER }),
+    };
+    return (await this.spawn('worker', env)).process;
+  }
+
+  private async spawn(app: string, env: NodeJS.ProcessEnv) {
+    const child = spawn(process.execPath, ['--enable-source-maps', join(DIST, app, 'main.js')], {
+      env: {
+        PATH: process.env.PATH,
+        DATABASE_URL: this.database.url,
+        QUEUE_URL: this.queueUrl,
+        LOG_LEVEL: 'warn',
+        ...env,
+      },
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    this.processes.add(child);
+    child.once('exit', () => this.processes.delete(child));
+    const [ready] = (await Promise.race([
+      once(child, 'message'),
+      once(child, 'exit').then(() => {
+        throw new Error(`${app} ended before it was ready`);
+      }),
+    ])) as [{ port: number }];
+    return { process: child, ready };
+  }
+
+  /** A VM of the caller, running, made by a job; a worker must be there. */
+  async createVm(values: Partial<Vm> = {}): Promise<Vm> {
+    const vm = await makeVm(this.database.db, this.caller, { powerState: 'unknown', ...values });
+    this.vms.push(vm.id);
+    await this.run(vmCreate, {}, vm);
+    return this.database.db.vm.findUniqueOrThrow({ where: { id: vm.id } });
+  }
+
+  power(vm: Vm, action: (typeof POWER_ACTIONS)[number]): Promise<Job> {
+    return this.run(vmPower, { action }, vm);
+  }
+
+  private async run<P>(kind: JobKind<P>, payload: P, vm: Vm): Promise<Job> {
+    const by = { userId: this.caller.userId };
+    const { id } = await this.jobs.submit({ kind, payload, by, projectId: vm.projectId, vm });
+    const job = await this.jobs.wait(id, ({ state }) => isFinal(state), 120_000);
+    if (job.state !== 'succeeded')
+      throw new Error(`${kind.name} ended ${job.state}: ${JSON.stringify(job.error)}`);
+    return job;
+  }
+
+  job(id: string): Promise<Job> {
+    return this.database.db.job.findUniqueOrThrow({ where: { id } });
+  }
+
+  ended(id: string, withinMs = 120_000): Promise<Job> {
+    return this.jobs.wait(id, ({ state }) => isFinal(state), withinMs);
+  }
+
+  async clientV2(token = this.token) {
+    const client = new ClientV2({ name: 'e2e-v2', version: '1' });
+    await client.connect(new TransportV2(new URL(this.url), { requestInit: { headers: bearer(token) } }));
+    this.clients.push(client);
+    return caller((name, args) => client.callTool({ name, arguments: args }, { timeout: 70_000 }));
+  }
+
+  async clientV1(token = this.token) {
+    const client = new ClientV1({ name: 'e2e-v1', version: '1' });
+    await client.connect(new TransportV1(new URL(this.url), { requestInit: { headers: bearer(token) } }));
+    this.clients.push(client);
+    return caller((name, args) => client.callTool({ name, arguments: args }, undefined, { timeout: 70_000 }));
+  }
+
+  async stop(): Promise<void> {
+    await Promise.allSettled(this.clients.map((client) => client.close()));
+    const processes = [...this.processes];
+    const ended = processes.map((child) => once(child, 'exit'));
+    for (const child of processes) {
+      child.kill('SIGCONT');
+      child.kill('SIGKILL');
+    }
+    await Promise.all(ended);
+    for (const id of this.vms) await this.provider.delete(id);
+    await this.delivery.onApplicationShutdown();
+    await this.database.drop();
+    rmSync(this.home, { recursive: true, force: true });
+  }
+}
+
+export type Call = (name: string, args?: Record<string, unknown>) => Promise<Answer>;
+
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
+
+/** Structured content of a good answer, the error body of a bad one. */
+function caller(send: (name: string, args: Record<string, unknown>) => Promise<unknown>): Call {
+  return async (name, args = {}) => {
+    const result = (await send(name, args)) as {
+      isError?: boolean;
+      structuredContent?: Record<string, unknown>;
+      content: { text: string }[];
+    };
+    const body = result.isError ? JSON.parse(result.content[0]!.text).error : result.structuredContent;
+    return { ...body, isError: result.isError === true };
+  };
+}
+
+/**
+ * Reads a command's streams by offset until both have ended, as a polling client does; `whileOpen` sees the number of
+ * bytes read before the end was known.
+ */
+export async function readToEnd(
+  call: Call,
+  commandId: string,
+  whileOpen: (bytes: number, status: string) => void = () => {},
+): Promise<{ stdout: Buffer; stderr: Buffer; status: string }> {
+  const parts: Record<'stdout' | 'stderr', Buffer[]> = { stdout: [], stderr: [] };
+  let [stdoutOffset, stderrOffset] = [0, 0];
+  for (;;) {
+    const log = await call('read_vm_command_logs', {
+      command_id: commandId,
+      stdout_offset: stdoutOffset,
+      stderr_offset: stderrOffset,
+      max_bytes: 65_536,
+    });
+    if (log.isError) throw new Error(JSON.stringify(log));
+    const before = stdoutOffset + stderrOffset;
+    for (const stream of ['stdout', 'stderr'] as const) {
+      parts[stream].push(Buffer.from(log[stream] as string, log[`${stream}_encoding`] as BufferEncoding));
+    }
+    stdoutOffset = log.next_stdout_offset as number;
+    stderrOffset = log.next_stderr_offset as number;
+    if (log.stdout_eof && log.stderr_eof) {
+      return {
+        stdout: Buffer.concat(parts.stdout),
+        stderr: Buffer.concat(parts.stderr),
+        status: log.status as string,
+      };
+    }
+    whileOpen(stdoutOffset + stderrOffset, log.status as string);
+    // Nothing new yet: wait for the job's end, or a moment, as a client would.
+    if (stdoutOffset + stderrOffset === before)
+      await call('wait_for_job', { job_id: commandId, timeout_seconds: 1 });
+  }
+}
+
+export const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex');
