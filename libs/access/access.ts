@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { AppError } from '@longhaul/errors';
-import { Database, Prisma, camelKeys, parseId, type Vm } from '@longhaul/persistence';
+import { Database, Prisma, batched, camelKeys, parseId, type Vm } from '@longhaul/persistence';
 import type { Scope } from './scopes.js';
 import { hashToken } from './tokens.js';
 
@@ -15,20 +15,18 @@ export interface Caller {
 
 /** Longest list of matches that an ambiguous reference names. */
 const MATCHES_NAMED = 10;
+/** Tokens that one statement looks up, when many requests come together. */
+const AUTHENTICATED_AT_ONCE = 100;
 
 @Injectable()
 export class Access {
+  private readonly callerOf = batched((hashes: Buffer[]) => this.callersOf(hashes), AUTHENTICATED_AT_ONCE);
+
   constructor(private readonly db: Database) {}
 
   /** The caller behind a bearer token, asked of the database every time so that a revocation holds at once. */
-  async authenticate(token: string): Promise<Caller | undefined> {
-    const [row] = await this.db.$queryRaw<Caller[]>`
-      SELECT t.user_id AS "userId", u.email, t.id AS "tokenId", t.scopes,
-        ARRAY(SELECT project_id::text FROM project_members WHERE user_id = t.user_id) AS "projectIds"
-      FROM tokens t JOIN users u ON u.id = t.user_id
-      WHERE t.hash = ${hashToken(token)} AND t.revoked_at IS NULL
-        AND (t.expires_at IS NULL OR t.expires_at > now())`;
-    return row;
+  authenticate(token: string): Promise<Caller | undefined> {
+    return this.callerOf(hashToken(token));
   }
 
   /** By hostname. `after` is the id of the last VM of the page before; one that is not the caller's is `vm_not_found`. */
@@ -80,5 +78,16 @@ export class Access {
       );
     }
     return match;
+  }
+
+  private async callersOf(hashes: Buffer[]): Promise<(Caller | undefined)[]> {
+    const rows = await this.db.$queryRaw<(Caller & { hash: Uint8Array })[]>`
+      SELECT t.hash, t.user_id AS "userId", u.email, t.id AS "tokenId", t.scopes,
+        ARRAY(SELECT project_id::text FROM project_members WHERE user_id = t.user_id) AS "projectIds"
+      FROM tokens t JOIN users u ON u.id = t.user_id
+      WHERE t.hash = ANY(${hashes}::bytea[]) AND t.revoked_at IS NULL
+        AND (t.expires_at IS NULL OR t.expires_at > now())`;
+    const callers = new Map(rows.map(({ hash, ...caller }) => [Buffer.from(hash).toString('hex'), caller]));
+    return hashes.map((hash) => callers.get(hash.toString('hex')));
   }
 }

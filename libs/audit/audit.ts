@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { redact, redactText } from '@longhaul/errors';
-import { Database, type Prisma, type Transaction } from '@longhaul/persistence';
+import { Database, batched, type Transaction } from '@longhaul/persistence';
 
 /** One event of the audit. Arguments are redacted and bounded here, whoever wrote them. */
 export interface AuditEntry {
@@ -23,55 +23,41 @@ export interface AuditEntry {
   userAgent?: string;
 }
 
-interface Waiting {
-  entry: AuditEntry;
-  resolve: () => void;
-  reject: (error: unknown) => void;
-}
-
 const GROUP_LIMIT = 200;
 /** Characters of JSON kept of a call's arguments: an audit must not be a way to fill the disk. */
 const ARGUMENTS_MAX = 16_384;
 
 @Injectable()
 export class Audit {
-  private waiting: Waiting[] = [];
-  private writing = false;
+  /**
+   * Resolves once the event is committed. Calls that arrive while a write is under way share the next one (group commit).
+   */
+  readonly record: (entry: AuditEntry) => Promise<unknown>;
 
-  constructor(private readonly db: Database) {}
+  constructor(db: Database) {
+    this.record = batched(async (entries) => {
+      await insert(db, entries);
+      return entries;
+    }, GROUP_LIMIT);
+  }
 
   /** Writes the event in the caller's transaction, so that state and event stand or fall together. */
   async write(tx: Transaction, entry: AuditEntry): Promise<void> {
-    await tx.auditEvent.create({ data: toRow(entry) });
-  }
-
-  /**
-   * Resolves once the event is committed. Calls that arrive while a write is under way share the next one (group commit),
-   * so that a busy API pays one commit for many calls and an idle one waits for nothing.
-   */
-  record(entry: AuditEntry): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.waiting.push({ entry, resolve, reject });
-      if (!this.writing) void this.drain();
-    });
-  }
-
-  private async drain() {
-    this.writing = true;
-    while (this.waiting.length > 0) {
-      const group = this.waiting.splice(0, GROUP_LIMIT);
-      try {
-        await this.db.auditEvent.createMany({ data: group.map(({ entry }) => toRow(entry)) });
-        group.forEach(({ resolve }) => resolve());
-      } catch (error) {
-        group.forEach(({ reject }) => reject(error));
-      }
-    }
-    this.writing = false;
+    await insert(tx, [entry]);
   }
 }
 
-function toRow(entry: AuditEntry): Prisma.AuditEventCreateManyInput {
+/** One statement of one form for any number of events, as this runs with every call. */
+async function insert(tx: Transaction, entries: AuditEntry[]): Promise<void> {
+  await tx.$executeRaw`
+    INSERT INTO audit_events (event, user_id, token_id, project_id, vm_id, job_id, tool, arguments, result, code,
+      duration_ms, request_id, client_name, client_version, ip, user_agent)
+    SELECT * FROM jsonb_to_recordset(${JSON.stringify(entries.map(toRow))}::jsonb) AS entry (event text, "userId" uuid,
+      "tokenId" uuid, "projectId" uuid, "vmId" uuid, "jobId" uuid, tool text, arguments jsonb, result text, code text,
+      "durationMs" int, "requestId" text, "clientName" text, "clientVersion" text, ip text, "userAgent" text)`;
+}
+
+function toRow(entry: AuditEntry): AuditEntry {
   const { arguments: args, userAgent, clientName, clientVersion, ...rest } = entry;
   return {
     ...rest,
@@ -82,8 +68,7 @@ function toRow(entry: AuditEntry): Prisma.AuditEventCreateManyInput {
   };
 }
 
-function bounded(args: unknown): Prisma.InputJsonValue {
+function bounded(args: unknown): unknown {
   const text = JSON.stringify(args);
-  const kept = text.length <= ARGUMENTS_MAX ? args : { cut: redactText(text, ARGUMENTS_MAX) };
-  return kept as Prisma.InputJsonValue;
+  return text.length <= ARGUMENTS_MAX ? args : { cut: redactText(text, ARGUMENTS_MAX) };
 }
