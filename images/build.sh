@@ -124,7 +124,8 @@ make_initrd() {
     echo 'exec busybox switch_root /root /sbin/init'
   } >"$initrd/init"
   chmod 755 "$initrd/init"
-  (cd "$initrd" && find . | sort | cpio -o -H newc --quiet) | zstd -q -f -o "$work/initrd"
+  find "$initrd" -exec touch -h -d @0 {} +
+  (cd "$initrd" && find . | sort | cpio -o -H newc --reproducible --quiet) | zstd -q -f -o "$work/initrd"
 }
 
 exec 9>"$output.lock"

@@ -10,7 +10,11 @@ const ANSWER_MS = 5_000;
 type Json = Record<string, unknown>;
 
 /** Nobody listens on the socket: there is no QEMU process. */
-export class NoProcess extends Error {}
+export class NoProcess extends Error {
+  constructor(path: string) {
+    super(`No QEMU process serves ${path} (any more)`);
+  }
+}
 /** Somebody listens but does not answer: another connection is served, or the process is stopped. */
 class Silence extends Error {}
 /** QEMU understood the command and refused it. */
@@ -82,7 +86,7 @@ class QmpConnection implements QmpSession {
       const nobody = ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'].includes(error.code ?? '');
       fail(nobody ? new NoProcess(path) : error.code === 'EAGAIN' ? new Silence(path) : error);
     });
-    socket.on('close', () => fail(new NoProcess(`${path} was closed`)));
+    socket.on('close', () => fail(new NoProcess(path)));
     signal.addEventListener('abort', () => fail(new Silence(`${path}: out of time`)), { once: true });
     try {
       await qmp.take((message) => 'QMP' in message, 1_000);
