@@ -26,7 +26,10 @@ export interface GuestSession {
   spawn(program: GuestProgram): Promise<{ pid: number }>;
   /** Runs a short program to its end. More than 1 MiB of output, or no end within `timeoutMs`, is `guest_unreachable`. */
   run(program: GuestProgram, timeoutMs: number): Promise<GuestProgramResult>;
-  /** At most `maxBytes` (up to 16 MiB) from `offset`; undefined when the file does not exist. `eof`: nothing follows now. */
+  /**
+   * At most `maxBytes` (up to 16 MiB) from `offset`; undefined when the file does not exist, as that of a process that
+   * ended. `eof`: nothing follows now.
+   */
   readFile(
     path: string,
     offset: number,

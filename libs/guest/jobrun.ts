@@ -34,12 +34,14 @@ look_at_clock() {
   clock=\${clock%.*}\${clock#*.}
 }
 
-# Into room: bytes that output may still take. A tenth of the disk, at most 200 MB, is left to others.
+# Into room: bytes that output may still take. A tenth of the disk, at most 200 MB, is left to others. Into step: how
+# many to take before the next look. As others take some meanwhile, it is that little of what is left to them.
 measure_room() {
   set -- $(stat -f -c '%a %b %S' "$output")
-  room=$(($2 / 10 * $3))
-  [ "$room" -lt 200000000 ] || room=200000000
-  room=$(($1 * $3 - room))
+  step=$(($2 / 10 * $3))
+  [ "$step" -lt 200000000 ] || step=200000000
+  room=$(($1 * $3 - step))
+  step=$((step / 4))
 }
 
 # pump STREAM: from the pipe at 3 into the file, up to the limit. The rest is counted, so that the command never blocks.
@@ -47,10 +49,9 @@ pump() {
   stream=$1 written=0 dropped=0 measured=0
   exec >"$output/$stream"
   while :; do
-    # Both streams draw on the room, so that each may take half of it before the next look.
     bytes=$((limit - written)) block=65536
-    [ "$bytes" -le $((room / 2)) ] || bytes=$((room / 2))
-    [ "$bytes" -gt 0 ] || break
+    [ "$bytes" -le "$step" ] || bytes=$step
+    [ "$bytes" -gt 0 ] && [ "$room" -gt 0 ] || break
     [ "$bytes" -ge "$block" ] || block=$bytes
     reads=$((bytes / block))
     # Does at most so many reads, short ones too, and passes on each as it comes.
@@ -71,8 +72,8 @@ pump() {
       echo "$written 0 ." >"$control/$stream.count"
       return
     fi
-    room=$((room - written + before))
-    [ $((written - measured)) -lt 4194304 ] || { measure_room; measured=$written; }
+    # Not for every dd: a chatty command ends them by small reads.
+    [ $((written - measured)) -lt 1000000 ] || { measure_room; measured=$written; }
   done
   if [ ! -e "$control/leaving" ]; then
     wc -c <&3 >"$control/$stream.rest" &

@@ -57,7 +57,12 @@ export class AgentSession implements GuestSession {
       this.call('guest-file-close', { handle }),
     ]);
     if (seek.status === 'rejected') throw seek.reason;
-    if (reads.status === 'rejected') throw reads.reason;
+    if (reads.status === 'rejected') {
+      // The process ended after its file was opened.
+      const isGone = path.startsWith('/proc/') && reads.reason?.cause instanceof AgentRefusal;
+      if (isGone) return undefined;
+      throw reads.reason;
+    }
     if (close.status === 'rejected') throw close.reason;
     return {
       data: Buffer.concat(reads.value.map(({ data }) => data)),
