@@ -1,6 +1,7 @@
 /**
  * How a worker acts inside one VM. Over all processes of this host only one session per VM exists at a time, so
- * sessions are short: look, act, leave.
+ * sessions are short: look, act, leave. Opening one can take 100 ms, the time that a QEMU guest agent sleeps between
+ * two looks for somebody to talk to, so do together what belongs together.
  */
 export abstract class GuestChannel {
   /**

@@ -93,7 +93,6 @@ export function base64Field(answer: unknown, name: string, maxBytes: number): Bu
 }
 
 function printable(text: unknown): string {
-  // eslint-disable-next-line no-control-regex -- control characters are what is to be removed
   return String(text)
     .slice(0, 300)
     .replace(/[\x00-\x1f\x7f]/g, ' ');
