@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Access } from '@longhaul/access';
-import { NestLogger, createLogger } from '@longhaul/telemetry';
+import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
 import { ApiModule } from './api.module.js';
 import { installBodyParser } from './body.js';
 import type { ApiConfig } from './config.js';
@@ -20,6 +20,7 @@ export interface ApiServer {
 
 /** Starts the API. Throws when the database is away or the port is taken. */
 export async function startServer(config: ApiConfig): Promise<ApiServer> {
+  setLogLevel(config.LOG_LEVEL);
   const adapter = new FastifyAdapter({
     genReqId: (request: IncomingMessage) => requestIdOf(request.headers['x-request-id']),
     forceCloseConnections: 'idle',
@@ -29,7 +30,7 @@ export async function startServer(config: ApiConfig): Promise<ApiServer> {
   const app = await NestFactory.create<NestFastifyApplication>(ApiModule.with(config), adapter, {
     bodyParser: false,
     abortOnError: false,
-    logger: new NestLogger(createLogger('nest', config.LOG_LEVEL)),
+    logger: new NestLogger(createLogger('nest')),
   });
   const server = adapter.getInstance();
   installBodyParser(server);

@@ -1,13 +1,14 @@
 import 'reflect-metadata';
 import { ConfigError, parseConfig } from '@longhaul/config';
-import { NestLogger, createLogger } from '@longhaul/telemetry';
+import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
 import { NestFactory } from '@nestjs/core';
 import { workerConfig } from './config.js';
 import { WorkerModule } from './worker.module.js';
 
 async function main() {
   const config = parseConfig(workerConfig);
-  const log = createLogger('worker', config.LOG_LEVEL);
+  setLogLevel(config.LOG_LEVEL);
+  const log = createLogger('worker');
   const app = await NestFactory.createApplicationContext(WorkerModule.with(config), {
     logger: new NestLogger(log),
     abortOnError: false,

@@ -52,7 +52,7 @@ export class Attempts {
         UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker},
           lease_until = now() + ${this.leaseSeconds} * interval '1 second',
           started_at = coalesce(started_at, now()), deadline_at = now() + run_seconds * interval '1 second'
-        WHERE id = ${jobId}::uuid AND state = 'queued' RETURNING *),
+        WHERE id = ${jobId}::uuid AND state = 'queued' AND (attempt > 0 OR deadline_at > now()) RETURNING *),
       attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
       SELECT * FROM claimed`;
     return row && camelKeys<Job>(row);

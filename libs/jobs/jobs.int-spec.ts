@@ -154,6 +154,12 @@ describe('attempts', () => {
     expect(await test.db.jobAttempt.count({ where: { jobId: job.id } })).toBe(1);
   });
 
+  it('starts nothing whose time in the queue is over', async () => {
+    const job = await submit();
+    await past(job, 'deadlineAt');
+    expect(await attempts.claim(job.id, 'worker-1')).toBeUndefined();
+  });
+
   it('ends with result, audit and free slot in one, and never changes afterwards', async () => {
     const job = await claim(await submit());
     await attempts.finish(refOf(job), { state: 'succeeded', result: { ok: true } });

@@ -1,2 +1,2 @@
 export { correlation, type Correlation } from './correlation.js';
-export { createLogger, NestLogger, telemetryConfig, type Logger } from './logger.js';
+export { createLogger, NestLogger, setLogLevel, telemetryConfig, type Logger } from './logger.js';

@@ -13,9 +13,20 @@ export const telemetryConfig = z.object({
     .describe('Least severe level that is logged'),
 });
 
+type Level = z.output<typeof telemetryConfig>['LOG_LEVEL'];
+
+let level: Level = 'info';
+const loggers: Logger[] = [];
+
+/** Of all loggers of the process, those made before too. */
+export function setLogLevel(wanted: Level): void {
+  level = wanted;
+  for (const logger of loggers) logger.level = wanted;
+}
+
 /** JSON lines on standard output, each with the request and job it belongs to; secrets in messages are redacted. */
-export function createLogger(name: string, level = 'info'): Logger {
-  return pino({
+export function createLogger(name: string): Logger {
+  const logger = pino({
     name,
     level,
     timestamp: stdTimeFunctions.isoTime,
@@ -31,6 +42,8 @@ export function createLogger(name: string, level = 'info'): Logger {
       },
     },
   });
+  loggers.push(logger);
+  return logger;
 }
 
 /**

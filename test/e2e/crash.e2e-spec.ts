@@ -14,8 +14,9 @@ beforeAll(async () => {
   const worker = await stack.startWorker();
   vm = await stack.createVm({ commandSlots: 4 });
   call = await stack.clientV2();
-  await killed(worker, 'SIGTERM');
 });
+// A test leaves its workers behind: what it wanted of them is over.
+afterEach(() => stack.killWorkers());
 afterAll(() => stack.stop());
 
 async function killed(worker: Awaited<ReturnType<Stack['startWorker']>>, signal: NodeJS.Signals = 'SIGKILL') {
@@ -54,7 +55,6 @@ describe('a worker killed', () => {
       await exit;
       const next = await stack.startWorker();
       expect(await expectOneRun(command, 5)).toMatchObject({ attempt: 2 });
-      await killed(next, 'SIGTERM');
     },
   );
 
@@ -71,7 +71,6 @@ describe('a worker killed', () => {
     }
     const last = await stack.startWorker();
     expect(await expectOneRun(command, 60)).toMatchObject({ attempt: 4 });
-    await killed(last, 'SIGTERM');
   });
 
   it('and its VM reset before the next one comes: unknown, not run again', async () => {
@@ -88,7 +87,6 @@ describe('a worker killed', () => {
     const count = `cat ${command.counter} | wc -l`;
     const { stdout } = await call('exec_vm_command', { vm_id: vm.id, command: count });
     expect(Number(stdout)).toBeLessThanOrEqual(1);
-    await killed(next, 'SIGTERM');
   });
 });
 
@@ -107,8 +105,6 @@ it('a worker stopped for longer than its lease takes nothing over and writes not
   });
   stopped.kill('SIGCONT');
   expect(await expectOneRun(command, 20)).toMatchObject({ attempt: 2 });
-  await killed(stopped, 'SIGTERM');
-  await killed(other, 'SIGTERM');
 });
 
 it('a worker stopped in the middle of a session with the guest is cut off, so that another one can go on', async () => {
@@ -118,8 +114,6 @@ it('a worker stopped in the middle of a session with the guest is cut off, so th
   const other = await stack.startWorker();
   expect(await expectOneRun(command, 5)).toMatchObject({ attempt: 2 });
   stopped.kill('SIGCONT');
-  await killed(stopped, 'SIGTERM');
-  await killed(other, 'SIGTERM');
 });
 
 it('a worker told to end hands its commands over at once', async () => {
@@ -131,7 +125,6 @@ it('a worker told to end hands its commands over at once', async () => {
   const second = await stack.startWorker();
   await killed(first, 'SIGTERM');
   expect(await expectOneRun(command, 20)).toMatchObject({ attempt: 2 });
-  await killed(second, 'SIGTERM');
 });
 
 it('the API killed: a waiting client asks again and misses nothing', async () => {
@@ -142,5 +135,4 @@ it('the API killed: a waiting client asks again and misses nothing', async () =>
   await stack.startApi();
   call = await stack.clientV2();
   expect(await expectOneRun(command, 10)).toMatchObject({ attempt: 1 });
-  await killed(worker, 'SIGTERM');
 });

@@ -150,20 +150,26 @@ export class Stack {
     return caller((name, args) => client.callTool({ name, arguments: args }, undefined, { timeout: 70_000 }));
   }
 
+  async killWorkers(): Promise<void> {
+    await killAll(
+      [...this.processes].filter(({ spawnargs }) => spawnargs.some((arg) => arg.includes('/worker/'))),
+    );
+  }
+
   async stop(): Promise<void> {
     await Promise.allSettled(this.clients.map((client) => client.close()));
-    const processes = [...this.processes];
-    const ended = processes.map((child) => once(child, 'exit'));
-    for (const child of processes) {
-      child.kill('SIGCONT');
-      child.kill('SIGKILL');
-    }
-    await Promise.all(ended);
+    await killAll([...this.processes]);
     for (const id of this.vms) await this.provider.delete(id);
     await this.delivery.onApplicationShutdown();
     await this.database.drop();
     rmSync(this.home, { recursive: true, force: true });
   }
+}
+
+async function killAll(processes: ChildProcess[]): Promise<void> {
+  const ended = processes.map((child) => once(child, 'exit'));
+  for (const child of processes) child.kill('SIGKILL');
+  await Promise.all(ended);
 }
 
 export type Call = (name: string, args?: Record<string, unknown>) => Promise<Answer>;
