@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { startTimeOf } from '@longhaul/persistence/embedded';
+import { ensureSystemUser } from '@longhaul/vm-providers';
 
 const SYSTEM_USER = 'longhaul';
 const isRoot = process.getuid?.() === 0;
@@ -31,26 +32,12 @@ export function openHome(): Home {
   if (isRoot) chmodSync(directory, 0o755);
   for (const name of ['run', 'log']) mkdirSync(join(directory, name), { recursive: true, mode: 0o700 });
   if (!isRoot) return { directory };
-  ensureSystemUser(directory);
+  ensureSystemUser(SYSTEM_USER);
+  checkSystemUser(directory);
   return { directory, systemUser: SYSTEM_USER };
 }
 
-function ensureSystemUser(home: string): void {
-  if (spawnSync('id', [SYSTEM_USER], { stdio: 'ignore' }).status !== 0) {
-    console.log(`Making the system user ${SYSTEM_USER}, which PostgreSQL and QEMU run as`);
-    const options = [
-      '--system',
-      '--user-group',
-      '--no-create-home',
-      '--home-dir',
-      home,
-      '--shell',
-      '/usr/sbin/nologin',
-    ];
-    execFileSync('useradd', [...options, SYSTEM_USER], { stdio: 'inherit' });
-    const hasKvm = spawnSync('getent', ['group', 'kvm'], { stdio: 'ignore' }).status === 0;
-    if (hasKvm) execFileSync('usermod', ['--append', '--groups', 'kvm', SYSTEM_USER], { stdio: 'inherit' });
-  }
+function checkSystemUser(home: string): void {
   const [uid, gid] = ['-u', '-g'].map((flag) =>
     Number(execFileSync('id', [flag, SYSTEM_USER], { encoding: 'utf8' })),
   );

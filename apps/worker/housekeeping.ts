@@ -2,8 +2,9 @@ import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShut
 import { setTimeout as pause } from 'node:timers/promises';
 import { CONFIG } from '@longhaul/config';
 import { Attempts, Recovery } from '@longhaul/jobs';
-import { Database } from '@longhaul/persistence';
+import { Database, type Vm } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
+import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
 import { HANDLERS } from '@longhaul/toolsets/handlers';
 import { notePower } from '@longhaul/toolsets/vms/epoch';
 import type { WorkerConfig } from './config.js';
@@ -14,6 +15,7 @@ const HOST_BEAT_MS = 5_000;
 const SWEEP_MS = 1_000;
 const CLEAN_UP_MS = 2_000;
 const OBSERVE_MS = 5_000;
+const COLLECT_MS = 600_000;
 
 /** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, looking after its VMs. */
 @Injectable()
@@ -41,6 +43,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every(SWEEP_MS, () => this.recovery.sweep()),
       this.every(CLEAN_UP_MS, () => this.cleanUp()),
       this.every(OBSERVE_MS, () => this.observe()),
+      this.every(COLLECT_MS, () => this.collect()),
     ];
   }
 
@@ -69,9 +72,21 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     this.log.info({ jobId: job.id }, 'quarantine lifted');
   }
 
+  private myVms(): Promise<Vm[]> {
+    return this.db.vm.findMany({ where: { host: { in: this.config.WORKER_HOSTS } } });
+  }
+
+  private async collect(): Promise<void> {
+    for (const vm of await this.myVms()) {
+      if (vm.powerState !== 'running') continue;
+      await collectOldCommands(this.db, vm, this.providers.of(vm)).catch((error: unknown) =>
+        this.log.warn({ err: error, vmId: vm.id }, 'old commands could not be collected'),
+      );
+    }
+  }
+
   private async observe(): Promise<void> {
-    const vms = await this.db.vm.findMany({ where: { host: { in: this.config.WORKER_HOSTS } } });
-    for (const vm of vms) {
+    for (const vm of await this.myVms()) {
       const { power } = await this.providers.of(vm).observe(vm.id);
       await notePower(this.db, vm.id, power);
     }

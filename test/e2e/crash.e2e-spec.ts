@@ -14,6 +14,7 @@ beforeAll(async () => {
   const worker = await stack.startWorker();
   vm = await stack.createVm({ commandSlots: 4 });
   call = await stack.clientV2();
+  await killed(worker, 'SIGTERM');
 });
 // A test leaves its workers behind: what it wanted of them is over.
 afterEach(() => stack.killWorkers());
@@ -53,7 +54,7 @@ describe('a worker killed', () => {
       const exit = once(worker, 'exit');
       const command = await startCounted(5);
       await exit;
-      const next = await stack.startWorker();
+      await stack.startWorker();
       expect(await expectOneRun(command, 5)).toMatchObject({ attempt: 2 });
     },
   );
@@ -63,13 +64,13 @@ describe('a worker killed', () => {
     for (let kill = 1; kill <= 3; kill++) {
       const worker = await stack.startWorker();
       const size = async () =>
-        Number((await call('read_vm_command_logs', { command_id: command.id })).next_stdout_offset);
+        Number((await call('get_vm_command_output', { command_id: command.id })).next_stdout_offset);
       await eventually(async () => (await stack.job(command.id)).attempt === kill, { withinMs: 30_000 });
       const before = await size();
       await eventually(async () => (await size()) > before, { withinMs: 30_000 });
       await killed(worker);
     }
-    const last = await stack.startWorker();
+    await stack.startWorker();
     expect(await expectOneRun(command, 60)).toMatchObject({ attempt: 4 });
   });
 
@@ -79,7 +80,7 @@ describe('a worker killed', () => {
     const command = await startCounted(5);
     await exit;
     await stack.provider.reset(vm.id);
-    const next = await stack.startWorker();
+    await stack.startWorker();
     expect(await stack.ended(command.id)).toMatchObject({
       state: 'unknown',
       error: { code: 'guest_rebooted' },
@@ -99,7 +100,7 @@ it('a worker stopped for longer than its lease takes nothing over and writes not
       withinMs: 30_000,
     },
   );
-  const other = await stack.startWorker();
+  await stack.startWorker();
   await eventually(async () => (await stack.job(command.id)).attempt === 2, {
     withinMs: LEASE_SECONDS * 5_000,
   });
@@ -111,7 +112,7 @@ it('a worker stopped in the middle of a session with the guest is cut off, so th
   const stopped = await stack.startWorker('dispatched:SIGSTOP');
   const command = await startCounted(5);
   await eventually(async () => (await stack.job(command.id)).attempt === 1, { withinMs: 30_000 });
-  const other = await stack.startWorker();
+  await stack.startWorker();
   expect(await expectOneRun(command, 5)).toMatchObject({ attempt: 2 });
   stopped.kill('SIGCONT');
 });
@@ -122,13 +123,13 @@ it('a worker told to end hands its commands over at once', async () => {
   await eventually(
     async () => (await call('read_vm_command_logs', { command_id: command.id })).next_stdout_offset,
   );
-  const second = await stack.startWorker();
+  await stack.startWorker();
   await killed(first, 'SIGTERM');
   expect(await expectOneRun(command, 20)).toMatchObject({ attempt: 2 });
 });
 
 it('the API killed: a waiting client asks again and misses nothing', async () => {
-  const worker = await stack.startWorker();
+  await stack.startWorker();
   const command = await startCounted(10);
   const api = [...stack.processes].find((child) => child.spawnargs.some((arg) => arg.includes('/api/')))!;
   await killed(api);

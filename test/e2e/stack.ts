@@ -91,7 +91,7 @@ export class Stack {
         PATH: process.env.PATH,
         DATABASE_URL: this.database.url,
         QUEUE_URL: this.queueUrl,
-        LOG_LEVEL: 'warn',
+        LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
         ...env,
       },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

@@ -1,17 +1,26 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@longhaul/errors';
-import { cancelCommand, dispatchCommand, pollCommand, type CommandPoll } from '@longhaul/guest';
+import {
+  cancelCommand,
+  dispatchCommand,
+  pollCommand,
+  type CommandPoll,
+  type GuestSession,
+} from '@longhaul/guest';
 import type { LogWriter } from '@longhaul/job-log';
 import type { Outcome } from '@longhaul/jobs';
 import type { VmProvider } from '@longhaul/vm-providers';
 import { failpoint } from '../failpoint.js';
 import type { JobContext } from '../handler.js';
+import { currentEpoch } from '../vms/epoch.js';
 import { outcomeOf, outcomeUnknown } from './outcome.js';
 import type { VmCommandPayload } from './vm-command.job.js';
 
 /** The guest is asked often while something happens, less and less often while nothing does. */
 const POLL_MIN_MS = 50;
 const POLL_MAX_MS = 1_000;
+/** Short, as others wait for the guest meanwhile. */
+const SESSION_MS = 700;
 const CHUNK_BYTES = 256 * 1024;
 const CATCH_UP_BYTES = 1024 * 1024;
 /** The guest ends a command itself when its time is over; when it has not after this, we do, and then give up. */
@@ -24,7 +33,8 @@ const NEVER_REACHED_MS = 60_000;
 
 /** What is known of the dispatch: `sent` says whether the guest may have got it, `confirmed` that it was seen to have. */
 export interface Dispatch {
-  epoch: string;
+  /** Of the intent, once there is one. */
+  epoch?: string;
   confirmed: boolean;
   sent: boolean;
 }
@@ -70,43 +80,67 @@ class Follower {
     }
   }
 
-  /** One session with the guest: send what is to be sent, then ask. Undefined when the guest could not be reached. */
+  /**
+   * One session with the guest: send what is to be sent, then ask. While things happen it asks again in the same session,
+   * as opening one costs more than asking. Undefined when the guest could not be reached.
+   */
   private async look(): Promise<CommandPoll | undefined> {
-    const { job, stop } = this.context;
+    const { job, stop, cancel } = this.context;
     try {
-      const poll = await this.provider.guest(this.vmId).session(
+      return await this.provider.guest(this.vmId).session(
         async (guest) => {
-          if (!this.dispatch.confirmed && !this.context.cancel.aborted && due(this.dispatchedAt)) {
-            failpoint('before-dispatch');
-            this.dispatch.sent = true;
-            await dispatchCommand(guest, {
-              id: job.id,
-              epoch: this.dispatch.epoch,
-              command: this.payload.command,
-              timeoutSeconds: this.payload.timeout_seconds,
-              workingDirectory: this.payload.working_directory,
-              streamLimitBytes: this.context.logLimitBytes,
-            });
-            failpoint('dispatched');
-            this.dispatchedAt = performance.now();
+          const epoch = await this.send(guest);
+          const until = performance.now() + (this.wait < POLL_MAX_MS ? SESSION_MS : 0);
+          for (;;) {
+            const offsets = { stdout: this.stdout.size, stderr: this.stderr.size };
+            const poll = await pollCommand(guest, job.id, epoch, offsets, this.chunk);
+            this.reachedAt = performance.now();
+            const isNews = poll.stdout.length + poll.stderr.length > 0 || poll.state.phase !== 'running';
+            const waits = !isNews || poll.state.phase === 'absent';
+            if (!waits || this.reachedAt > until || (cancel.aborted && due(this.cancelledAt))) return poll;
+            await pause(POLL_MIN_MS, undefined, { signal: stop });
           }
-          if ((this.context.cancel.aborted || this.isOvertime()) && due(this.cancelledAt)) {
-            await cancelCommand(guest, job.id, this.dispatch.epoch, CANCEL_GRACE_SECONDS);
-            this.cancelledAt = performance.now();
-          }
-          const offsets = { stdout: this.stdout.size, stderr: this.stderr.size };
-          return pollCommand(guest, job.id, this.dispatch.epoch, offsets, this.chunk);
         },
         { signal: stop },
       );
-      this.reachedAt = performance.now();
-      return poll;
     } catch (error) {
       stop.throwIfAborted();
       if (error instanceof AppError && (error.code === 'guest_unreachable' || error.code === 'unavailable'))
         return undefined;
       throw error;
     }
+  }
+
+  /** Commits the intent, then dispatches; or cancels. What was sent long ago without effect is sent again. */
+  private async send(guest: GuestSession): Promise<string> {
+    const { job, ref, attempts, db, cancel, logLimitBytes } = this.context;
+    if (!this.dispatch.epoch) {
+      const epoch = await currentEpoch(db, this.vmId, guest);
+      await attempts.intend(ref, 'dispatch', epoch);
+      this.dispatch.epoch = epoch;
+    }
+    const { epoch } = this.dispatch;
+    if (!this.dispatch.confirmed && !cancel.aborted && due(this.dispatchedAt)) {
+      failpoint('before-dispatch');
+      this.dispatch.sent = true;
+      const { command, timeout_seconds: timeoutSeconds, working_directory: workingDirectory } = this.payload;
+      const spec = {
+        id: job.id,
+        epoch,
+        command,
+        timeoutSeconds,
+        workingDirectory,
+        streamLimitBytes: logLimitBytes,
+      };
+      await dispatchCommand(guest, spec);
+      failpoint('dispatched');
+      this.dispatchedAt = performance.now();
+    }
+    if ((cancel.aborted || this.isOvertime()) && due(this.cancelledAt)) {
+      await cancelCommand(guest, job.id, epoch, CANCEL_GRACE_SECONDS);
+      this.cancelledAt = performance.now();
+    }
+    return epoch;
   }
 
   /** Stores what a look has brought; answers the outcome once nothing more can come. */

@@ -1,6 +1,5 @@
 import { killLeftovers, readEpoch } from '@longhaul/guest';
 import { defineHandler, vmOf } from '../handler.js';
-import { currentEpoch } from '../vms/epoch.js';
 import { followCommand } from './follow-command.js';
 import { vmCommand } from './vm-command.job.js';
 
@@ -12,21 +11,14 @@ export const vmCommandHandler = defineHandler({
   kind: vmCommand,
 
   async run(context, payload) {
-    const { job, attempts, ref, cancel, db, vmProvider } = context;
-    const vm = await vmOf(context);
-    const provider = vmProvider(vm);
-    const [earlier] = await attempts.intents(job.id);
-    if (earlier?.epoch) {
-      return followCommand(context, payload, provider, {
-        epoch: earlier.epoch,
-        confirmed: !!earlier.confirmedAt,
-        sent: true,
-      });
-    }
-    if (cancel.aborted) return { state: 'cancelled' };
-    const epoch = await currentEpoch(db, vm.id, provider.guest(vm.id));
-    await attempts.intend(ref, 'dispatch', epoch);
-    return followCommand(context, payload, provider, { epoch, confirmed: false, sent: false });
+    const provider = context.vmProvider(await vmOf(context));
+    const [earlier] = await context.attempts.intents(context.job.id);
+    if (!earlier && context.cancel.aborted) return { state: 'cancelled' };
+    return followCommand(context, payload, provider, {
+      epoch: earlier?.epoch ?? undefined,
+      confirmed: !!earlier?.confirmedAt,
+      sent: !!earlier,
+    });
   },
 
   async cleanUp(context) {

@@ -9,7 +9,7 @@ export const vmCreateHandler = defineHandler({
     const provider = context.vmProvider(vm);
     await context.attempts.intend(context.ref, 'create');
     await provider.create(vm);
-    await currentEpoch(context.db, vm.id, provider.guest(vm.id));
+    await provider.guest(vm.id).session((guest) => currentEpoch(context.db, vm.id, guest));
     const { power } = await provider.observe(vm.id);
     await notePower(context.db, vm.id, power);
     return { state: 'succeeded', result: { power_state: power } };

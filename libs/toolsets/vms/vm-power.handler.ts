@@ -20,7 +20,7 @@ export const vmPowerHandler = defineHandler({
       await attempts.intend(ref, action, vm.epoch ?? undefined);
       await provider[action](vm.id);
     }
-    if (action !== 'stop') await currentEpoch(db, vm.id, guest);
+    if (action !== 'stop') await guest.session((session) => currentEpoch(db, vm.id, session));
     const { power } = await provider.observe(vm.id);
     await notePower(db, vm.id, power);
     return { state: 'succeeded', result: { power_state: power } };

@@ -33,9 +33,9 @@ export async function launch(files: VmFiles, machine: Machine, options: LaunchOp
   const prepare = 'rm -f "$1"-*.sock && ln -sfn "$3" "$2" && touch "$4" && shift 4 && exec "$@"';
   const script = ['sh', '-c', prepare, 'sh', `${files.directory}/agent`, agent, firstAgent, running, ...qemu];
   const locked = ['flock', '--no-fork', '--wait', '1', '-E', `${LOCKED}`, files.processLock, ...script];
-  const command = asUser(options.user, locked);
-  if (!options.attached) return launchDetached(command);
-  await launchAttached(files, ['setpriv', '--pdeathsig', 'KILL', '--', ...command]);
+  if (!options.attached) return launchDetached(asUser(options.user, locked));
+  // Inside the change of user, which clears the signal.
+  await launchAttached(files, asUser(options.user, ['setpriv', '--pdeathsig', 'KILL', '--', ...locked]));
 }
 
 async function launchDetached(command: string[]): Promise<void> {

@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -43,15 +43,14 @@ export async function makeOwnedDirectory(path: string, user: string | undefined)
   await run(['install', '-d', '-m', '0700', ...owner, path]);
 }
 
-/** Makes the system user (and group) that QEMU runs as, when it is missing. Needs root. */
-export async function ensureSystemUser(user: string): Promise<void> {
-  const exists = await run(['getent', 'passwd', user]).then(
-    () => true,
-    () => false,
-  );
-  if (exists) return;
+/** Makes the user that PostgreSQL and QEMU run as, with access to KVM, unless it is there. Needs root. */
+export function ensureSystemUser(user: string): void {
+  const isThere = (database: string, name: string) =>
+    spawnSync('getent', [database, name], { stdio: 'ignore' }).status === 0;
+  if (isThere('passwd', user)) return;
   const settings = ['--system', '--user-group', '--no-create-home', '--home-dir', '/nonexistent'];
-  await run(['useradd', ...settings, '--shell', '/usr/sbin/nologin', user]);
+  const groups = isThere('group', 'kvm') ? ['--groups', 'kvm'] : [];
+  execFileSync('useradd', [...settings, ...groups, '--shell', '/usr/sbin/nologin', user]);
 }
 
 /** Asks until `look` gives something other than undefined; undefined when `timeoutMs` went by first. */

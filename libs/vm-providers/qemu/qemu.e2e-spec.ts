@@ -26,7 +26,7 @@ const spec = { ...TEMPLATE_SHAPE, hostname: 'web-1', diskGb: IMAGE_DISK_GB, imag
 
 async function prepare() {
   if (isRoot) {
-    await ensureSystemUser('longhaul');
+    ensureSystemUser('longhaul');
     // mkdtemp closes its folders to others; QEMU has to pass through.
     chmodSync(home, 0o755);
   }
