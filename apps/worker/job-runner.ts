@@ -57,9 +57,8 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     }
   }
 
-  /** Renews all leases; aborts what was fenced, tells handlers of cancel requests. */
-  async heartbeat(): Promise<void> {
-    const held = [...this.running.values()];
+  /** Renews the leases of what runs here; aborts what was fenced, tells handlers of cancel requests. */
+  async heartbeat(held = [...this.running.values()]): Promise<void> {
     if (held.length === 0) return;
     const current = await this.attempts.heartbeat(held.map(({ ref }) => ref));
     for (const { ref, stop, cancel } of held) {
@@ -86,7 +85,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     if (job.cancelRequestedAt) running.cancel.abort();
     this.running.set(job.id, running);
     const unsubscribe = this.changes.on(job.id, () => {
-      this.heartbeat().catch((error: unknown) => this.log.warn({ err: error }, 'heartbeat failed'));
+      this.heartbeat([running]).catch((error: unknown) => this.log.warn({ err: error }, 'heartbeat failed'));
     });
     running.done = this.run(job, running);
     try {
@@ -101,7 +100,11 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     const { ref } = running;
     this.log.info({ kind: job.kind }, 'attempt begins');
     try {
+      if (job.attempt > 1)
+        await this.note(ref, `attempt ${job.attempt} goes on, by ${this.config.WORKER_NAME}`);
       const outcome = await this.handle(job, running).catch((error: unknown) => this.outcomeOf(job, error));
+      if (outcome.error)
+        await this.note(ref, `${outcome.state}: ${outcome.error.code}: ${outcome.error.message}`);
       await this.finish(ref, outcome);
       this.log.info({ kind: job.kind, state: outcome.state }, 'attempt ends the job');
     } catch (error) {
@@ -110,6 +113,12 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       if (!handOver) this.log.error({ err: error }, 'attempt failed, another one will try');
       await this.attempts.release(ref, handOver ? 0 : TRY_AGAIN_SECONDS);
     }
+  }
+
+  /** What a reader of the job's log should know besides its output. */
+  private async note(ref: AttemptRef, text: string): Promise<void> {
+    const writer = await LogWriter.open(this.jobLog, ref, 'system', this.config.LOG_STREAM_LIMIT);
+    await writer.write(Buffer.from(`${new Date().toISOString()} ${text}\n`));
   }
 
   private async handle(job: Job, { ref, stop, cancel }: Running): Promise<Outcome> {
