@@ -17,28 +17,36 @@ const BELOW = {
   'vm-providers': ['errors', 'guest'],
   mcp: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'jobs', 'job-log'],
 };
-const ALL = [...Object.keys(BELOW), 'tool', 'job', 'handler', 'toolset'];
-const ABOVE_MACHINES = ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'jobs', 'job-log'];
+const ALL = [...Object.keys(BELOW), 'toolsets'];
 
 const ELEMENTS = [
-  { type: 'tool', pattern: 'libs/toolsets/**/*.tool.ts', partialMatch: false },
-  { type: 'job', pattern: 'libs/toolsets/**/*.job.ts', partialMatch: false },
-  { type: 'toolset', pattern: 'libs/toolsets' },
-  ...Object.keys(BELOW).map((name) => ({ type: name, pattern: `libs/${name}` })),
+  ...ALL.map((name) => ({ type: name, pattern: `libs/${name}` })),
   { type: 'app', pattern: 'apps/*' },
 ];
 
 const policies = [
   ...Object.entries(BELOW).map(([name, below]) => allow(name, [name, ...below])),
-  // A tool declares and submits, a job kind only declares: neither touches a machine. A handler does, and no MCP.
-  allow('tool', [...ABOVE_MACHINES, 'mcp', 'job', 'tool', 'toolset']),
-  allow('job', ['jobs', 'access']),
-  allow('toolset', [...ALL, 'vm-providers', 'guest']),
+  allow('toolsets', ALL),
   allow('app', [...ALL, 'app']),
+];
+
+const MACHINES = ['@longhaul/guest', '@longhaul/vm-providers'];
+const QUEUE = ['bullmq', '@nestjs/bullmq'];
+const MCP = ['@longhaul/mcp', '@modelcontextprotocol/*'];
+const HANDLERS = [
+  '*.handler.js',
+  '**/*.handler.js',
+  '**/handler.js',
+  '**/handlers.js',
+  '@longhaul/toolsets/handler*',
 ];
 
 function allow(from, to) {
   return { from: { element: { type: from } }, allow: { to: { element: { types: { anyOf: to } } } } };
+}
+
+function refuse(files, patterns) {
+  return { files, rules: { 'no-restricted-imports': ['error', { patterns }] } };
 }
 
 const SPECS = ['**/*.spec.ts', '**/*.int-spec.ts', '**/*.e2e-spec.ts', '**/*.contract.ts'];
@@ -68,21 +76,17 @@ export default tseslint.config(
     },
     rules: { 'boundaries/dependencies': ['error', { default: 'disallow', policies }] },
   },
-  {
-    // No handler and nothing below it knows MCP; only job-queue knows BullMQ.
-    files: ['libs/**/*.handler.ts', 'libs/{guest,vm-providers,jobs,job-log}/**/*.ts'],
-    rules: {
-      'no-restricted-imports': [
-        'error',
-        { patterns: ['@longhaul/mcp', '@modelcontextprotocol/*', 'bullmq', '@nestjs/bullmq'] },
-      ],
-    },
-  },
-  {
-    files: ['apps/**/*.ts', 'libs/{mcp,toolsets,audit,access}/**/*.ts'],
-    ignores: ['libs/**/*.handler.ts'],
-    rules: { 'no-restricted-imports': ['error', { patterns: ['bullmq', '@nestjs/bullmq'] }] },
-  },
+  // The API and what it loads (tools, kinds of jobs) never touch a machine; only job-queue knows BullMQ.
+  refuse(
+    ['apps/api/**/*.ts', 'libs/**/*.{tool,job}.ts', 'libs/toolsets/catalog.ts'],
+    [...MACHINES, ...HANDLERS, ...QUEUE],
+  ),
+  refuse(['apps/cli/**/*.ts', 'libs/{mcp,audit,access,telemetry,config,persistence}/**/*.ts'], QUEUE),
+  // What runs jobs and what reaches machines know nothing of MCP.
+  refuse(
+    ['libs/**/*.handler.ts', 'libs/{guest,vm-providers,jobs,job-log}/**/*.ts', 'apps/worker/**/*.ts'],
+    [...MCP, ...QUEUE],
+  ),
   // Specs may use test/support and the layers above them.
   { files: SPECS, rules: { 'boundaries/dependencies': 'off', 'no-restricted-imports': 'off' } },
 );

@@ -8,7 +8,7 @@ import { BullDelivery, QueueConnection } from '@longhaul/job-queue';
 import { Jobs, isFinal, type JobKind } from '@longhaul/jobs';
 import type { Job, Vm } from '@longhaul/persistence';
 import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
-import { vmPower, POWER_ACTIONS } from '@longhaul/toolsets/vms/vm-power.job';
+import { vmPower, type POWER_ACTIONS } from '@longhaul/toolsets/vms/vm-power.job';
 import { QemuProvider } from '@longhaul/vm-providers';
 import {
   Client as ClientV2,
