@@ -6,10 +6,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { SetupError, build, checkNode, installNpmPackages, installSystemPackages, run } from './setup.mjs';
 
-const servers = [
-  ...['--globalSetup', './test/support/servers.mjs'],
-  ...['--globalTeardown', './test/support/stop-servers.mjs'],
-];
+const servers = ['--config', 'jest.servers.config.js'];
 // End-to-end tests run VMs, of which a small machine bears one or two.
 const phases = [
   { name: 'Unit', pattern: '**/*.spec.ts', options: ['--maxWorkers', '50%'] },

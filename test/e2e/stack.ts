@@ -19,7 +19,7 @@ import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextproto
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../support/database.js';
 
 export const IMAGES = process.env.TEST_IMAGES ?? '/var/lib/longhaul/images';
-const SYSTEM_USER = process.getuid?.() === 0 ? 'longhaul' : undefined;
+export const SYSTEM_USER = process.getuid?.() === 0 ? 'longhaul' : undefined;
 /** Much shorter than the default, so that tests do not wait for it. */
 export const LEASE_SECONDS = 6;
 const DIST = join(import.meta.dirname, '../../dist/apps');
