@@ -1,7 +1,8 @@
 export { Attempts, jobsConfig, type Outcome, type Question } from './attempts.js';
 export { JobDelivery } from './delivery.js';
-export { Jobs, type JobFilter, type Submission } from './jobs.js';
+export { Jobs, type JobFilter } from './jobs.js';
 export { JobsModule } from './jobs.module.js';
 export { defineJobKind, type JobKind, type Lane, type VmSlot } from './kind.js';
 export { HOST_SILENT_SECONDS, Recovery } from './recovery.js';
 export { FencedError, isFinal, jobNotFound, queueName, type AttemptRef, type FinalState } from './states.js';
+export type { Submission } from './submission.js';

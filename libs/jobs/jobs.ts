@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { Audit } from '@longhaul/audit';
 import { AppError } from '@longhaul/errors';
@@ -7,33 +6,15 @@ import {
   Prisma,
   StateChanges,
   camelKeys,
-  newId,
   parseId,
   type Job,
   type Transaction,
 } from '@longhaul/persistence';
 import { JobDelivery } from './delivery.js';
-import type { JobKind, Lane } from './kind.js';
 import { jobNotFound, queueName } from './states.js';
+import { REDELIVER_SECONDS, explainRefusal, insertJob, type Submission } from './submission.js';
 
-/** How long after a delivery (or its failure) an unclaimed job is delivered again. */
-const REDELIVER_SECONDS = 3;
 const WAIT_POLL_MS = 1_000;
-
-export interface Submission<Payload> {
-  kind: JobKind<Payload, unknown>;
-  payload: Payload;
-  by: { userId: string; tokenId?: string };
-  projectId: string;
-  vm?: { id: string; host: string; commandSlots: number };
-  label?: string;
-  /** Instead of the kind's own. */
-  lane?: Lane;
-  queueSeconds?: number;
-  /** The same key of the same user answers the same job; with other arguments it is refused. */
-  idempotencyKey?: string;
-  requestId?: string;
-}
 
 /** Whose jobs are meant: those of these projects, of kinds that these scopes may read. */
 export interface JobFilter {
@@ -57,14 +38,13 @@ export class Jobs {
    * `idempotency_key_reused`, `rate_limited` (too many live jobs in the project).
    */
   async submit<Payload>(submission: Submission<Payload>): Promise<Job> {
-    const argumentsHash = hashArguments(submission);
     // A conflict whose cause has gone by the time it is looked for (the other job just ended) is worth another try.
     for (let tries = 0; tries < 3; tries++) {
       const { inserted, earlier } = await this.db.$transaction(async (tx) => {
-        const inserted = await this.insert(tx, submission, argumentsHash);
+        const inserted = await insertJob(tx, this.audit, submission);
         return {
           inserted,
-          earlier: inserted ? undefined : await this.explain(tx, submission, argumentsHash),
+          earlier: inserted ? undefined : await explainRefusal(tx, submission),
         };
       });
       if (inserted) await this.deliver(inserted);
@@ -227,107 +207,4 @@ export class Jobs {
       code,
     });
   }
-
-  private async insert<P>(
-    tx: Transaction,
-    submission: Submission<P>,
-    argumentsHash: Buffer,
-  ): Promise<Job | undefined> {
-    const { kind, payload, by, projectId, vm } = submission;
-    const slots = kind.slot === 'command' ? (vm?.commandSlots ?? 1) : 1;
-    const [row] = await tx.$queryRaw<object[]>`
-      INSERT INTO jobs (id, kind, version, project_id, user_id, token_id, vm_id, host, lane, scope, label, payload, slot,
-        slot_index, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id)
-      SELECT ${newId()}::uuid, ${kind.name}, ${kind.version}, ${projectId}::uuid, ${by.userId}::uuid,
-        ${by.tokenId ?? null}::uuid, ${vm?.id ?? null}::uuid, ${vm?.host ?? null}, ${submission.lane ?? kind.lane},
-        ${kind.scope}, ${submission.label ?? null}, ${JSON.stringify(payload)}::jsonb, ${kind.slot ?? null}, free.slot_index,
-        ${kind.runSeconds(payload)}::int, now() + ${submission.queueSeconds ?? kind.queueSeconds} * interval '1 second',
-        1, now() + ${REDELIVER_SECONDS} * interval '1 second', ${submission.idempotencyKey ?? null}, ${argumentsHash},
-        ${submission.requestId ?? null}
-      FROM projects,
-        (SELECT CASE WHEN ${kind.slot ?? null}::text IS NOT NULL THEN min(i) END AS slot_index
-          FROM generate_series(0, ${slots}::int - 1) AS i
-          WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE vm_id = ${vm?.id ?? null}::uuid AND slot = ${kind.slot ?? null}
-            AND slot_index = i AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined))) AS free
-      WHERE projects.id = ${projectId}::uuid
-        AND (${kind.slot ?? null}::text IS NULL OR free.slot_index IS NOT NULL)
-        AND projects.live_job_limit > (SELECT count(*) FROM (SELECT FROM jobs
-          WHERE project_id = ${projectId}::uuid AND state IN ('queued', 'running', 'awaiting_input')
-          LIMIT projects.live_job_limit) AS live)
-      ON CONFLICT DO NOTHING RETURNING *`;
-    if (!row) return undefined;
-    const job = camelKeys<Job>(row);
-    const { id: jobId, vmId, requestId } = job;
-    const args = { kind: kind.name, label: submission.label, ...(payload as object) };
-    await this.audit.write(tx, {
-      event: 'job.submitted',
-      ...by,
-      projectId,
-      vmId,
-      jobId,
-      requestId,
-      arguments: args,
-      result: 'ok',
-    });
-    return job;
-  }
-
-  /** Why nothing was inserted: the same key was used before, a slot is held, or the project is full. */
-  private async explain<P>(
-    tx: Transaction,
-    submission: Submission<P>,
-    argumentsHash: Buffer,
-  ): Promise<Job | undefined> {
-    const { kind, by, vm, idempotencyKey } = submission;
-    if (idempotencyKey !== undefined) {
-      const earlier = await tx.job.findFirst({ where: { userId: by.userId, idempotencyKey } });
-      if (earlier?.argumentsHash && argumentsHash.equals(earlier.argumentsHash)) return earlier;
-      if (earlier) {
-        throw new AppError(
-          'idempotency_key_reused',
-          'This idempotency_key was used with other arguments; use a new one.',
-          {
-            job_id: earlier.id,
-          },
-        );
-      }
-    }
-    if (kind.slot && vm) {
-      const [holder] = await tx.$queryRaw<{ id: string; quarantined: boolean }[]>`
-        SELECT id, quarantined FROM jobs WHERE vm_id = ${vm.id}::uuid AND slot = ${kind.slot}
-          AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined) ORDER BY created_at LIMIT 1`;
-      if (holder) throw slotHeld(kind.slot, holder);
-    }
-    const project = await tx.project.findUniqueOrThrow({ where: { id: submission.projectId } });
-    const live = await tx.job.count({
-      where: { projectId: project.id, state: { in: ['queued', 'running', 'awaiting_input'] } },
-    });
-    if (live >= project.liveJobLimit) {
-      throw new AppError(
-        'rate_limited',
-        `The project has ${live} unfinished jobs, which is its limit; wait for some to end.`,
-        {
-          retry_after: 5,
-        },
-      );
-    }
-    return undefined;
-  }
-}
-
-function slotHeld(slot: string, holder: { id: string; quarantined: boolean }): AppError {
-  const details = { job_id: holder.id };
-  const what = holder.quarantined ? 'is being cleaned up after' : 'is held by';
-  return slot === 'command'
-    ? new AppError(
-        'vm_command_in_progress',
-        `The VM's command slot ${what} job ${holder.id}. Wait for it or cancel it.`,
-        details,
-      )
-    : new AppError('vm_busy', `The VM ${what} job ${holder.id}. Wait for it or cancel it.`, details);
-}
-
-function hashArguments<P>({ kind, vm, label, payload, projectId }: Submission<P>): Buffer {
-  const text = JSON.stringify([kind.name, projectId, vm?.id, label, payload]);
-  return createHash('sha256').update(text).digest();
 }

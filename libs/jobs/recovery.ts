@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { AppError, type ErrorCode } from '@longhaul/errors';
 import { Database, Prisma, camelKeys, type Job, type Transaction } from '@longhaul/persistence';
 import { Jobs } from './jobs.js';
+import { REDELIVER_SECONDS } from './submission.js';
 
 /** A host none of whose workers has beaten for this long is unreachable. */
 export const HOST_SILENT_SECONDS = 60;
@@ -12,7 +13,6 @@ const CLEAN_UP_SECONDS = 30;
 /** A job that has taken down this many workers is not given to another. */
 const ATTEMPT_LIMIT = 100;
 
-const REDELIVER_FIRST_SECONDS = 3;
 const REDELIVER_LAST_SECONDS = 60;
 
 /**
@@ -50,7 +50,7 @@ export class Recovery {
         UPDATE job_attempts SET ended_at = now(), outcome = 'lost' FROM lost
         WHERE job_attempts.job_id = lost.id AND job_attempts.attempt = lost.attempt)
       UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1,
-        redeliver_at = now() + ${REDELIVER_FIRST_SECONDS} * interval '1 second'
+        redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second'
       FROM lost WHERE jobs.id = lost.id RETURNING jobs.*`;
     await this.deliverAll(rows);
   }
@@ -62,7 +62,7 @@ export class Recovery {
         SELECT id FROM jobs WHERE state = 'queued' AND redeliver_at < now()
         ORDER BY redeliver_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED)
       UPDATE jobs SET delivery = delivery + 1,
-        redeliver_at = now() + least(${REDELIVER_FIRST_SECONDS} * 2 ^ least(delivery, 10), ${REDELIVER_LAST_SECONDS})
+        redeliver_at = now() + least(${REDELIVER_SECONDS} * 2 ^ least(delivery, 10), ${REDELIVER_LAST_SECONDS})
           * interval '1 second'
       FROM waiting WHERE jobs.id = waiting.id RETURNING jobs.*`;
     await this.deliverAll(rows);
