@@ -6,6 +6,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
 import { freePort, startEmbeddedPostgres } from '../../dist/libs/persistence/embedded/index.js';
 import { applyMigrations } from '../../dist/libs/persistence/migrate.js';
@@ -15,10 +16,24 @@ const TEMPLATE = 'longhaul_template';
 export default async function setup() {
   const directory = mkdtempSync(join(tmpdir(), 'longhaul-test-'));
   chmodSync(directory, 0o755);
+  const stops = [() => rmSync(directory, { recursive: true, force: true })];
+  globalThis.stopTestServers = async () => {
+    while (stops.length > 0) await stops.pop()();
+  };
+  try {
+    await start(directory, stops);
+  } catch (error) {
+    await globalThis.stopTestServers();
+    throw error;
+  }
+}
+
+async function start(directory, stops) {
   const postgres = await startEmbeddedPostgres({
     directory: join(directory, 'postgres'),
     runAsUser: 'nobody',
   });
+  stops.push(() => postgres.stop());
   const client = new pg.Client({ connectionString: postgres.url });
   await client.connect();
   await client.query(`CREATE DATABASE ${TEMPLATE}`);
@@ -41,19 +56,16 @@ export default async function setup() {
     directory,
   ];
   const redis = spawn('redis-server', args.map(String), { stdio: 'ignore' });
-  await accepts(redisPort, redis);
+  const ended = once(redis, 'exit');
+  stops.push(() => redis.kill() && ended);
+  await Promise.race([accepts(redisPort), ended.then(() => Promise.reject(new Error('redis-server ended')))]);
 
   process.env.TEST_DATABASE_URL = postgres.url;
   process.env.TEST_REDIS_URL = `redis://127.0.0.1:${redisPort}`;
-  globalThis.stopTestServers = async () => {
-    redis.kill();
-    await postgres.stop();
-    rmSync(directory, { recursive: true, force: true });
-  };
 }
 
-/** Resolves once somebody listens on the port; fails when the server has ended instead. */
-async function accepts(port, server) {
+/** Resolves once somebody listens on the port. */
+async function accepts(port) {
   for (;;) {
     const socket = connect(port, '127.0.0.1');
     const open = await Promise.race([once(socket, 'connect'), once(socket, 'error')]).then(
@@ -62,7 +74,6 @@ async function accepts(port, server) {
     );
     socket.destroy();
     if (open) return;
-    if (server.exitCode !== null)
-      throw new Error('redis-server ended; is the package redis-server installed?');
+    await pause(20);
   }
 }

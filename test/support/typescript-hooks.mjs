@@ -5,8 +5,11 @@ import { transformFile } from '@swc/core';
 const ROOT = new URL('../../', import.meta.url);
 
 export function resolve(specifier, context, next) {
-  const lib = /^@longhaul\/([\w-]+)$/.exec(specifier)?.[1];
-  if (lib) return { url: new URL(`libs/${lib}/index.ts`, ROOT).href, shortCircuit: true };
+  const lib = /^@longhaul\/([\w/.-]+)$/.exec(specifier)?.[1];
+  const source = [`libs/${lib}/index.ts`, `libs/${lib}.ts`]
+    .map((path) => new URL(path, ROOT))
+    .find(existsSync);
+  if (lib && source) return { url: source.href, shortCircuit: true };
   if (/^\.{1,2}\/.*\.js$/.test(specifier)) {
     const source = new URL(specifier.replace(/\.js$/, '.ts'), context.parentURL);
     if (existsSync(source)) return { url: source.href, shortCircuit: true };
