@@ -5,6 +5,7 @@ import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
 import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import { openContext, type Context } from './context.js';
 import { openDatabase } from './database.js';
+import { fromEnvironment } from './environment.js';
 import { ensureFirstUser, ensureUser, errorOf, FIRST_USER, runJob } from './first-vm.js';
 import { findRunning, openHome } from './home.js';
 import { USAGE, UsageError } from './usage.js';
@@ -19,7 +20,7 @@ export async function runCommand(argv: string[]): Promise<void> {
   if (!command || rest.length > 0 || needsArgument !== Boolean(argument)) throw new UsageError(USAGE);
 
   const home = openHome();
-  if (!process.env.DATABASE_URL && !findRunning(home))
+  if (!fromEnvironment('DATABASE_URL') && !findRunning(home))
     throw new UsageError('Longhaul is not up. Start it with: npm start');
   const { env } = await openDatabase(home, console.error);
   const context = await openContext({ ...process.env, ...env });

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from '@longhaul/persistence/embedded';
+import { fromEnvironment } from './environment.js';
 import type { Home } from './home.js';
 
 /** Where the database and the queue are: for our own use and as the environment of the API and the worker. */
@@ -13,17 +14,18 @@ export async function openDatabase(
   { directory, systemUser }: Home,
   onProgress: (message: string) => void,
 ): Promise<{ env: DatabaseEnv; stop: () => Promise<void> }> {
+  const given = fromEnvironment('DATABASE_URL');
   let embedded: EmbeddedPostgres | undefined;
-  if (!process.env.DATABASE_URL) {
+  if (!given) {
     embedded = await startEmbeddedPostgres({
       directory: join(directory, 'postgres'),
       runAsUser: systemUser,
       onProgress,
     });
   }
-  const url = embedded?.url ?? process.env.DATABASE_URL ?? '';
+  const url = embedded?.url ?? given ?? '';
   return {
-    env: { DATABASE_URL: url, QUEUE_URL: process.env.QUEUE_URL || url },
+    env: { DATABASE_URL: url, QUEUE_URL: fromEnvironment('QUEUE_URL') ?? url },
     stop: async () => embedded?.stop(),
   };
 }

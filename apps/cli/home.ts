@@ -12,6 +12,7 @@ import {
 import { join, resolve } from 'node:path';
 import { startTimeOf } from '@longhaul/persistence/embedded';
 import { ensureSystemUser } from '@longhaul/vm-providers';
+import { fromEnvironment } from './environment.js';
 
 const SYSTEM_USER = 'longhaul';
 const isRoot = process.getuid?.() === 0;
@@ -25,7 +26,7 @@ export interface Home {
 
 /** LONGHAUL_HOME, made when missing, as is the system user when we are root. */
 export function openHome(): Home {
-  const path = process.env.LONGHAUL_HOME || (isRoot ? '/var/lib/longhaul' : '.longhaul');
+  const path = fromEnvironment('LONGHAUL_HOME') ?? (isRoot ? '/var/lib/longhaul' : '.longhaul');
   mkdirSync(resolve(path), { recursive: true, mode: 0o700 });
   const directory = realpathSync(path);
   // The system user must get through to what it owns below. All that root itself reads stays root's.

@@ -1,3 +1,4 @@
+import { fromEnvironment } from './environment.js';
 import { openHome } from './home.js';
 import { USAGE, UsageError } from './usage.js';
 
@@ -16,7 +17,7 @@ async function run(argv: string[]): Promise<number | void> {
 try {
   process.exitCode = (await run(process.argv.slice(2))) ?? 0;
 } catch (error) {
-  const isEnough = error instanceof UsageError || !process.env.DEBUG;
+  const isEnough = error instanceof UsageError || !fromEnvironment('DEBUG');
   console.error(isEnough ? (error as Error).message : error);
   process.exit(1);
 }

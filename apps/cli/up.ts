@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { applyMigrations } from '@longhaul/persistence/migrate';
 import { freePort } from '@longhaul/persistence/embedded';
 import { openDatabase } from './database.js';
+import { fromEnvironment } from './environment.js';
 import { claimHome, openHome, type Home } from './home.js';
 import { readReadyFile, writeReadyFile } from './ready-file.js';
 import { endLeftover, Service } from './service.js';
@@ -91,7 +92,7 @@ async function provideFirstVm(env: NodeJS.ProcessEnv, lastToken: string | undefi
 /** The port of PORT or of last time or 7777; a free one when that is taken. */
 async function apiPort(home: Home): Promise<number> {
   const last = readReadyFile(home)?.api_url;
-  const wanted = Number(process.env.PORT) || (last ? Number(new URL(last).port) : DEFAULT_PORT);
+  const wanted = Number(fromEnvironment('PORT')) || (last ? Number(new URL(last).port) : DEFAULT_PORT);
   const port = await freePort(wanted);
   if (port !== wanted) say(`Port ${wanted} is taken: the API listens on ${port}`);
   return port;

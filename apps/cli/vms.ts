@@ -1,11 +1,12 @@
 import { join } from 'node:path';
 import { IMAGE_DISK_GB, QemuProvider, TEMPLATE_SHAPE } from '@longhaul/vm-providers';
+import { fromEnvironment } from './environment.js';
 import type { Home } from './home.js';
 
 /** Of a VM for which nobody says otherwise. `host` is the name that the worker of `up` serves. */
 export const VM_DEFAULTS = {
   provider: 'qemu',
-  host: process.env.WORKER_HOSTS?.split(',')[0] || 'local',
+  host: fromEnvironment('WORKER_HOSTS')?.split(',')[0] || 'local',
   image: 'default',
   diskGb: IMAGE_DISK_GB,
   ...TEMPLATE_SHAPE,
@@ -20,8 +21,8 @@ export interface Vms {
 
 /** Sees to the guest image and its warm template, which takes minutes the first time, and opens this machine's VMs. */
 export async function openVms({ directory, systemUser }: Home, say: (message: string) => void): Promise<Vms> {
-  const imagesDirectory = process.env.LONGHAUL_IMAGES || join(directory, 'images');
-  const accelerator = (process.env.VM_ACCELERATOR || 'auto') as 'auto' | 'kvm' | 'tcg';
+  const imagesDirectory = fromEnvironment('LONGHAUL_IMAGES') ?? join(directory, 'images');
+  const accelerator = (fromEnvironment('VM_ACCELERATOR') ?? 'auto') as 'auto' | 'kvm' | 'tcg';
   const provider = new QemuProvider({ home: directory, imagesDirectory, accelerator, runAsUser: systemUser });
   await provider.ensureImage({ onProgress: say });
   return {
