@@ -21,7 +21,7 @@ export const workerConfig = z.object({
     .string()
     .max(100)
     .default(() => `${hostname()}-${process.pid}`)
-    .describe('Shown on attempts; unique among workers'),
+    .meta({ description: 'Shown on attempts; unique among workers', default: 'host name and process id' }),
   WORKER_HOSTS: envList
     .pipe(z.array(z.string().regex(HOST_NAME)).min(1))
     .default(['local'])

@@ -1,11 +1,12 @@
 import { once } from 'node:events';
+import { persistenceConfig } from '@longhaul/persistence';
 import { createPostgresBackend, runMigrations, setDefaultBackendFactory, type QueueOptions } from 'bullmq';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import { z } from 'zod';
 
 export const jobQueueConfig = z.object({
-  DATABASE_URL: z.string().startsWith('postgres'),
+  DATABASE_URL: persistenceConfig.shape.DATABASE_URL,
   QUEUE_URL: z
     .string()
     .regex(/^(rediss?|postgres(ql)?):\/\//)
