@@ -17,7 +17,7 @@ import { fromEnvironment } from './environment.js';
 const SYSTEM_USER = 'longhaul';
 const isRoot = process.getuid?.() === 0;
 
-/** Where Longhaul keeps everything: postgres/, images/, vms/, run/, log/ and ready.json. */
+/** Where Longhaul keeps everything: postgres/, images/, vms/, locks/, run/, log/ and ready.json. */
 export interface Home {
   directory: string;
   /** As root only: who PostgreSQL and QEMU run as. */

@@ -9,6 +9,7 @@ async function run(argv: string[]): Promise<number | void> {
     if (command === 'up') return (await import('./up.js')).up();
     if (command === 'doctor') return (await import('./doctor.js')).doctor();
     if (command === 'image') return void (await (await import('./vms.js')).openVms(openHome(), console.log));
+    if (command === 'migrate') return (await import('./migrate.js')).migrate();
     if (command === undefined || command === '--help' || command === 'help') return console.log(USAGE);
   }
   return (await import('./commands.js')).runCommand(argv);

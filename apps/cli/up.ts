@@ -8,7 +8,7 @@ import { readReadyFile, writeReadyFile } from './ready-file.js';
 import { endLeftover, Service } from './service.js';
 import { Shutdown } from './shutdown.js';
 import { summary } from './summary.js';
-import { openVms } from './vms.js';
+import { openVms, type Vms } from './vms.js';
 
 const DEFAULT_PORT = 7777;
 
@@ -58,7 +58,7 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
 
   const slow = setTimeout(say, 3_000, 'Waiting for the API, the worker and the VM');
   const [{ token, vmId }] = await Promise.all([
-    provideFirstVm({ ...process.env, ...env }, readReadyFile(home)?.token, shutdown.signal),
+    provide({ ...process.env, ...env }, vms, readReadyFile(home)?.token, shutdown.signal),
     api.start(),
     worker.start(),
   ]).finally(() => clearTimeout(slow));
@@ -71,8 +71,11 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
   say('Ctrl-C stops everything; commands that run in VMs go on at the next start.');
 }
 
-/** First user, token and VM. The VM's job is submitted at once and waits for the worker, which is just starting. */
-async function provideFirstVm(env: NodeJS.ProcessEnv, lastToken: string | undefined, signal: AbortSignal) {
+/**
+ * First user, token and VM, and the other VMs that the last stop has suspended. Their jobs are submitted at once and wait
+ * for the worker, which is just starting.
+ */
+async function provide(env: NodeJS.ProcessEnv, vms: Vms, lastToken: string | undefined, signal: AbortSignal) {
   const { openContext } = await import('./context.js');
   const { bringUp, ensureFirstUser, ensureFirstVm, ensureToken } = await import('./first-vm.js');
   const context = await openContext(env);
@@ -80,9 +83,14 @@ async function provideFirstVm(env: NodeJS.ProcessEnv, lastToken: string | undefi
     const owner = await ensureFirstUser(context);
     const token = await ensureToken(context, owner, lastToken);
     const vm = await ensureFirstVm(context, owner);
-    await bringUp(context, vm, owner.userId, signal).catch((error: Error) => {
-      if (!signal.aborted) say(`The VM ${vm.hostname} did not start. ${error.message}`);
-    });
+    const suspended = (await vms.suspended()).filter((id) => id !== vm.id);
+    const others = await context.db.vm.findMany({ where: { id: { in: suspended } } });
+    const starts = [vm, ...others].map((each) =>
+      bringUp(context, each, owner.userId, signal).catch((error: Error) => {
+        if (!signal.aborted) say(`The VM ${each.hostname} did not start. ${error.message}`);
+      }),
+    );
+    await Promise.all(starts);
     return { token, vmId: vm.id };
   } finally {
     await context.close();

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { IMAGE_DISK_GB, QemuProvider, TEMPLATE_SHAPE } from '@longhaul/vm-providers';
+import { IMAGE_DISK_GB, QemuProvider, TEMPLATE_SHAPE, type VmObservation } from '@longhaul/vm-providers';
 import { fromEnvironment } from './environment.js';
 import type { Home } from './home.js';
 
@@ -17,6 +17,8 @@ export interface Vms {
   env: NodeJS.ProcessEnv;
   /** Memory of all running VMs to disk; commands in them go on at the next start. */
   suspendAll(): Promise<void>;
+  /** Ids of the VMs that wait on disk to go on. */
+  suspended(): Promise<string[]>;
 }
 
 /** Sees to the guest image and its warm template, which takes minutes the first time, and opens this machine's VMs. */
@@ -25,13 +27,16 @@ export async function openVms({ directory, systemUser }: Home, say: (message: st
   const accelerator = (fromEnvironment('VM_ACCELERATOR') ?? 'auto') as 'auto' | 'kvm' | 'tcg';
   const provider = new QemuProvider({ home: directory, imagesDirectory, accelerator, runAsUser: systemUser });
   await provider.ensureImage({ onProgress: say });
+  const idsIn = async (...states: VmObservation['power'][]) => {
+    const ids = await provider.list();
+    const powers = await Promise.all(ids.map(async (id) => (await provider.observe(id)).power));
+    return ids.filter((_id, index) => states.includes(powers[index]!));
+  };
   return {
     env: { LONGHAUL_IMAGES: imagesDirectory, VM_USER: systemUser },
     suspendAll: async () => {
-      for (const id of await provider.list()) {
-        const { power } = await provider.observe(id);
-        if (power === 'running' || power === 'paused') await provider.suspend(id);
-      }
+      for (const id of await idsIn('running', 'paused')) await provider.suspend(id);
     },
+    suspended: () => idsIn('suspended'),
   };
 }

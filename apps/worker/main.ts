@@ -5,6 +5,9 @@ import { NestFactory } from '@nestjs/core';
 import { workerConfig } from './config.js';
 import { WorkerModule } from './worker.module.js';
 
+const SIGNALS = ['SIGTERM', 'SIGINT'];
+const STOP_MS = 12_000;
+
 async function main() {
   const config = parseConfig(workerConfig);
   setLogLevel(config.LOG_LEVEL);
@@ -13,9 +16,13 @@ async function main() {
     logger: new NestLogger(log),
     abortOnError: false,
   });
-  app.enableShutdownHooks(['SIGTERM', 'SIGINT']);
+  app.enableShutdownHooks(SIGNALS);
   // A worker that was started by another process does not outlive it.
   process.on('disconnect', () => void app.close().finally(() => process.exit(0)));
+  // What keeps it from ending in order, such as a queue that is away, does not keep it from ending.
+  for (const event of [...SIGNALS, 'disconnect']) {
+    process.on(event, () => setTimeout(() => process.exit(1), STOP_MS).unref());
+  }
   process.send?.({ type: 'ready' });
   log.info({ hosts: config.WORKER_HOSTS }, 'worker is ready');
 }

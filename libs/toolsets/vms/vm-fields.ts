@@ -38,7 +38,7 @@ export async function vmFields(db: Database, vms: Vm[]): Promise<VmFields[]> {
     location: vm.host,
     plan: `${vm.cpus} vCPU, ${vm.memoryMb} MB, ${vm.diskGb} GB`,
     image: vm.image,
-    // The provider gives VMs a way out only; nothing outside can address them yet.
+    // The provider's network is closed: nothing can address a VM yet.
     primary_ipv4: null,
     primary_ipv6: null,
     mcp_exec_enabled: vm.execEnabled,

@@ -10,7 +10,7 @@ import { machineArguments, type Machine } from './machine.js';
 import { letRun, saveMemory } from './memory.js';
 import { launch, terminate } from './process.js';
 import { asUser, makeOwnedDirectory, run, runWithProgress } from './programs.js';
-import { exists, filesIn, type Accelerator } from './vm-files.js';
+import { checkSocketPath, exists, filesIn, type Accelerator } from './vm-files.js';
 
 /** The machine that the warm template is saved from: VMs of this size start in half a second, others boot. */
 export const TEMPLATE_SHAPE = { cpus: 1, memoryMb: 1024 };
@@ -123,6 +123,7 @@ export class ImageCache {
 
     onProgress(`Booting the image once to make the warm template (${accelerator})`);
     const work = join(image, `.warm-${randomUUID().slice(0, 8)}`);
+    checkSocketPath(work);
     const files = filesIn(work, id);
     await makeOwnedDirectory(work, this.options.user);
     try {

@@ -10,7 +10,7 @@ import { launch, swapAgentSocket } from './process.js';
 import { ensureSystemUser } from './programs.js';
 import { QemuProvider, type QemuOptions } from './qemu-provider.js';
 import { TEMPLATE_SHAPE } from './image-cache.js';
-import { filesIn, vmFiles } from './vm-files.js';
+import { vmFiles } from './vm-files.js';
 
 const isRoot = process.getuid?.() === 0;
 const home = mkdtempSync(join(tmpdir(), 'lh-'));
@@ -127,7 +127,8 @@ describe('QEMU processes', () => {
   }, 240_000);
 
   it('refuse a home whose sockets would not fit into an address', () => {
-    expect(() => filesIn(`/${'x'.repeat(100)}`, id)).toThrow(/LONGHAUL_HOME/);
+    expect(() => vmFiles(`/${'x'.repeat(46)}`, id)).toThrow(/LONGHAUL_HOME/);
+    expect(() => vmFiles(`/${'x'.repeat(40)}`, id)).not.toThrow();
   });
 
   /** A process that makes the call and is killed `afterMs` after it began. */

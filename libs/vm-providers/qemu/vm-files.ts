@@ -48,10 +48,13 @@ export const isVmId = (text: string) => ID.test(text);
 export function vmFiles(home: string, id: string): VmFiles {
   if (!isVmId(id)) throw vmNotFound(id);
   // Locks sit outside: whoever asks for a VM that is gone must not bring back a part of its directory.
-  return filesIn(join(home, 'vms', id), id, join(home, 'locks', id));
+  const directory = join(home, 'vms', id);
+  checkSocketPath(directory);
+  return filesIn(directory, id, join(home, 'locks', id));
 }
 
-export function filesIn(directory: string, id: string, locks = join(directory, 'locks')): VmFiles {
+/** Throws where the sockets of a VM in this folder would have too long a path. */
+export function checkSocketPath(directory: string): void {
   const longest = join(directory, 'agent-00000000.sock');
   if (Buffer.byteLength(longest) > MAX_SOCKET_PATH) {
     const excess = Buffer.byteLength(longest) - MAX_SOCKET_PATH;
@@ -59,6 +62,10 @@ export function filesIn(directory: string, id: string, locks = join(directory, '
       `The path of a socket, ${longest}, is ${excess} bytes too long. Set LONGHAUL_HOME to a shorter path.`,
     );
   }
+}
+
+/** The files of a VM whose folder is elsewhere: one that is being made. */
+export function filesIn(directory: string, id: string, locks = join(directory, 'locks')): VmFiles {
   const at = (name: string) => join(directory, name);
   return {
     id,
