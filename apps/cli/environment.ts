@@ -22,6 +22,11 @@ export const ENVIRONMENT = {
   },
   VM_ACCELERATOR: { default: 'auto', description: 'How QEMU runs guests: auto, kvm or tcg' },
   WORKER_HOSTS: { default: 'local', description: 'New VMs belong to the first of these hosts' },
+  LONGHAUL_URL: {
+    default: 'that of ready.json',
+    description: 'MCP address of the server that `longhaul mcp --stdio` bridges to',
+  },
+  LONGHAUL_TOKEN: { default: 'that of ready.json', description: 'Token that `longhaul mcp --stdio` sends' },
   DEBUG: { default: 'not set', description: 'When set, a command that fails shows the stack of its error' },
 } satisfies Record<string, { default: string; description: string }>;
 

@@ -24,10 +24,14 @@ export interface Home {
   systemUser?: string;
 }
 
+/** LONGHAUL_HOME, whether or not it is there. */
+export const homeDirectory = () =>
+  resolve(fromEnvironment('LONGHAUL_HOME') ?? (isRoot ? '/var/lib/longhaul' : '.longhaul'));
+
 /** LONGHAUL_HOME, made when missing, as is the system user when we are root. */
 export function openHome(): Home {
-  const path = fromEnvironment('LONGHAUL_HOME') ?? (isRoot ? '/var/lib/longhaul' : '.longhaul');
-  mkdirSync(resolve(path), { recursive: true, mode: 0o700 });
+  const path = homeDirectory();
+  mkdirSync(path, { recursive: true, mode: 0o700 });
   const directory = realpathSync(path);
   // The system user must get through to what it owns below. All that root itself reads stays root's.
   if (isRoot) chmodSync(directory, 0o755);

@@ -5,6 +5,8 @@ import { USAGE, UsageError } from './usage.js';
 // Each command loads what it needs when it needs it: a start would wait half a second for libraries otherwise.
 async function run(argv: string[]): Promise<number | void> {
   const [command, ...rest] = argv;
+  if (command === 'mcp' && rest.join() === '--stdio')
+    return (await import('./stdio-bridge.js')).bridgeStdio();
   if (rest.length === 0) {
     if (command === 'up') return (await import('./up.js')).up();
     if (command === 'doctor') return (await import('./doctor.js')).doctor();

@@ -3,6 +3,7 @@ export const USAGE = `Usage: longhaul <command>
   up                            run everything: database, API, worker, a first VM
   doctor                        say what this machine lacks
   image                         build the guest image, unless it is there
+  mcp --stdio                   serve MCP on stdin and stdout, for clients that know no HTTP
   migrate                       bring the database of DATABASE_URL up to date
   user create EMAIL             make a user and a project of the same name
   token create [--user EMAIL]   print a new token that may do everything its user may
