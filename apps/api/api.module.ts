@@ -7,7 +7,7 @@ import { JobQueueModule } from '@longhaul/job-queue';
 import { JobsModule } from '@longhaul/jobs';
 import { McpModule } from '@longhaul/mcp';
 import { PersistenceModule } from '@longhaul/persistence';
-import { catalog } from '../../libs/toolsets/catalog.js';
+import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
 import type { ApiConfig } from './config.js';
 import { HealthController } from './health.controller.js';
 import { McpController } from './mcp.controller.js';
@@ -28,7 +28,7 @@ export class ApiModule {
         ConfigModule.forRoot(config),
         PersistenceModule,
         AccessModule,
-        McpModule.with(catalog, services),
+        McpModule.with({ tools: catalog, toolsets }, services),
       ],
       controllers: [McpController, HealthController],
     };

@@ -22,6 +22,8 @@ const REQUEST_ID = /^[\w.:-]{1,64}$/;
 /** Longer than any token of ours. */
 const BEARER = /^Bearer +([\w.~+/=-]{1,512}) *$/i;
 
+const MCP_ROUTE = /^\/mcp(\/|$)/;
+
 const log = createLogger('http');
 
 /** Takes a request id that the client or a proxy has given, if it is a sane one. */
@@ -57,7 +59,8 @@ export function installGate(server: FastifyInstance, access: Access, config: Api
         'Pages of this Origin may not call. The operator can add it to ALLOWED_ORIGINS.',
       );
     }
-    if (request.routeOptions.url === '/mcp') return authenticate(access, authorization, request, reply);
+    if (MCP_ROUTE.test(request.routeOptions.url ?? ''))
+      return authenticate(access, authorization, request, reply);
   });
 }
 

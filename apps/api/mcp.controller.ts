@@ -1,5 +1,6 @@
 import { All, Controller, Req, Res } from '@nestjs/common';
-import { McpEndpoint } from '@longhaul/mcp';
+import { toAppError } from '@longhaul/errors';
+import { McpEndpoint, type Selection } from '@longhaul/mcp';
 import { correlation } from '@longhaul/telemetry';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { parseJson } from './body.js';
@@ -15,14 +16,26 @@ const PARSE_ERROR = {
   },
 };
 
+interface McpRoute {
+  Body: Buffer | undefined;
+  Params: { toolsets?: string };
+  Querystring: Record<string, unknown>;
+}
+
 @Controller()
 export class McpController {
   constructor(private readonly endpoint: McpEndpoint) {}
 
   /** Hands the request to the MCP handler, which writes to the socket itself: answers may be streams. */
-  @All('mcp')
-  async handle(@Req() request: FastifyRequest<{ Body: Buffer | undefined }>, @Res() reply: FastifyReply) {
+  @All(['mcp', 'mcp/readonly', 'mcp/x/:toolsets', 'mcp/x/:toolsets/readonly'])
+  async handle(@Req() request: FastifyRequest<McpRoute>, @Res() reply: FastifyReply) {
     const { body, raw, id, ip, headers, caller } = request;
+    let selection: Selection;
+    try {
+      selection = this.select(request);
+    } catch (thrown) {
+      return reply.code(400).send(toAppError(thrown).toBody());
+    }
     const parsed = body && parseJson(body);
     if (body && !parsed) return reply.code(400).send(PARSE_ERROR);
     reply.hijack();
@@ -30,10 +43,16 @@ export class McpController {
     await correlation.run({ requestId: id }, () =>
       this.endpoint.handle(raw, reply.raw, parsed?.value, {
         caller: caller!,
+        selection,
         requestId: id,
         ip,
         userAgent: headers['user-agent'],
       }),
     );
+  }
+
+  private select({ params, query, headers, routeOptions }: FastifyRequest<McpRoute>): Selection {
+    const readOnly = routeOptions.url?.endsWith('/readonly');
+    return this.endpoint.select({ path: { toolsets: params.toolsets, readOnly }, query, headers });
   }
 }

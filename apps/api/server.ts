@@ -23,6 +23,8 @@ export async function startServer(config: ApiConfig): Promise<ApiServer> {
   setLogLevel(config.LOG_LEVEL);
   const adapter = new FastifyAdapter({
     genReqId: (request: IncomingMessage) => requestIdOf(request.headers['x-request-id']),
+    // As long as Node lets a request line be: whoever reads a parameter says what is too long.
+    routerOptions: { maxParamLength: 16_384 },
     forceCloseConnections: 'idle',
     // A client that dribbles its request must not hold a socket for ever.
     requestTimeout: 60_000,

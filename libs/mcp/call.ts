@@ -2,10 +2,13 @@ import type { Access, Caller } from '@longhaul/access';
 import type { JobLog } from '@longhaul/job-log';
 import type { JobKind, Jobs, Submission } from '@longhaul/jobs';
 import type { Database, Job, Vm } from '@longhaul/persistence';
+import type { Selection } from './selection.js';
 
 /** Who calls, over what: made by the transport for each request. */
 export interface CallRequest {
   caller: Caller;
+  /** The tools that the request is about; any other answers as if it did not exist. */
+  selection: Selection;
   requestId: string;
   ip?: string;
   userAgent?: string;

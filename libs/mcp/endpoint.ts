@@ -15,16 +15,21 @@ import {
 import type { CallRequest } from './call.js';
 import { INSTRUCTIONS, SERVER_INFO } from './identity.js';
 import { CallPipeline } from './pipeline.js';
-import type { Tool } from './tool.js';
+import { parseSelection, type Narrowing, type Selection } from './selection.js';
+import type { Catalog, Tool } from './tool.js';
 
 /** How long calls under way may take to answer when the process stops. */
 const SHUTDOWN_MS = 3_000;
+
+/** What clients may keep, of what changes only with an upgrade or with the token. */
+const CACHE = { ttlMs: 300_000, cacheScope: 'private' } as const;
+const CACHE_HINTS = { 'tools/list': CACHE, 'server/discover': CACHE };
 
 type NodeRequest = Parameters<NodeMcpRequestHandler>[0];
 type NodeResponse = Parameters<NodeMcpRequestHandler>[1];
 
 /** Under this token the module finds the catalogue of its app. */
-export const TOOLS = Symbol('tools');
+export const CATALOG = Symbol('catalog');
 
 /**
  * Serves MCP over HTTP, both revisions, without a session: a server object is made for every request, from a catalogue
@@ -41,10 +46,15 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   private readonly underway = new Set<Promise<void>>();
 
   constructor(
-    @Inject(TOOLS) private readonly tools: readonly Tool[],
+    @Inject(CATALOG) private readonly catalog: Catalog,
     private readonly pipeline: CallPipeline,
   ) {
-    this.byName = new Map(tools.map((tool) => [tool.name, tool]));
+    this.byName = new Map(catalog.tools.map((tool) => [tool.name, tool]));
+  }
+
+  /** Which tools an HTTP request is about. Errors: `invalid_arguments`. */
+  select(narrowing: Narrowing): Selection {
+    return parseSelection(narrowing, this.catalog);
   }
 
   /** Answers one HTTP request whose caller is known and whose body has been parsed. */
@@ -66,9 +76,13 @@ export class McpEndpoint implements BeforeApplicationShutdown {
 
   private serve({ authInfo, era }: McpRequestContext): Server {
     const request = authInfo?.extra?.request as CallRequest;
-    const server = new Server(SERVER_INFO, { capabilities: { tools: {} }, instructions: INSTRUCTIONS });
+    const server = new Server(SERVER_INFO, {
+      capabilities: { tools: {} },
+      instructions: INSTRUCTIONS,
+      cacheHints: CACHE_HINTS,
+    });
     server.setRequestHandler('tools/list', () => ({
-      tools: this.tools.filter((tool) => mayCall(request, tool)).map((tool) => tool.listed),
+      tools: this.catalog.tools.filter((tool) => shows(request, tool)).map((tool) => tool.listed),
     }));
     server.setRequestHandler('tools/call', ({ params }, context) =>
       this.call(params.name, params.arguments, {
@@ -83,15 +97,15 @@ export class McpEndpoint implements BeforeApplicationShutdown {
 
   private async call(name: string, args: unknown, request: CallRequest) {
     const tool = this.byName.get(name);
-    if (tool) return this.pipeline.run(tool, args, request);
+    if (tool && request.selection(tool)) return this.pipeline.run(tool, args, request);
     await this.pipeline.recordUnknown(name, args, request);
     const message = `Unknown tool ${redactText(name, 128)}; tools/list names those there are.`;
     throw new ProtocolError(ProtocolErrorCode.InvalidParams, message, { code: 'unknown_tool' });
   }
 }
 
-const mayCall = ({ caller }: CallRequest, { scope }: Tool) =>
-  scope === 'any' || caller.scopes.includes(scope);
+const shows = ({ caller, selection }: CallRequest, tool: Tool) =>
+  selection(tool) && (tool.scope === 'any' || caller.scopes.includes(tool.scope));
 
 /** Name and version of the client, where its revision sends them along with each request. */
 function clientOf(context: ServerContext): Pick<CallRequest, 'clientName' | 'clientVersion'> {

@@ -1,4 +1,5 @@
 export { Call, type CallRequest, type Services } from './call.js';
 export { McpEndpoint } from './endpoint.js';
 export { McpModule } from './mcp.module.js';
-export { defineTool, type Tool, type ToolDefinition } from './tool.js';
+export type { Selection } from './selection.js';
+export { defineTool, type Catalog, type Tool, type ToolDefinition } from './tool.js';

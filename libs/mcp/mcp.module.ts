@@ -1,16 +1,16 @@
 import { Module, type DynamicModule, type ModuleMetadata } from '@nestjs/common';
-import { McpEndpoint, TOOLS } from './endpoint.js';
+import { CATALOG, McpEndpoint } from './endpoint.js';
 import { CallPipeline } from './pipeline.js';
-import type { Tool } from './tool.js';
+import type { Catalog } from './tool.js';
 
 @Module({})
 export class McpModule {
   /** `imports` are the modules that export what a Call's services and the audit need. */
-  static with(tools: readonly Tool[], imports: ModuleMetadata['imports']): DynamicModule {
+  static with(catalog: Catalog, imports: ModuleMetadata['imports']): DynamicModule {
     return {
       module: McpModule,
       imports,
-      providers: [{ provide: TOOLS, useValue: tools }, CallPipeline, McpEndpoint],
+      providers: [{ provide: CATALOG, useValue: catalog }, CallPipeline, McpEndpoint],
       exports: [McpEndpoint],
     };
   }

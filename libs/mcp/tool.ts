@@ -56,6 +56,14 @@ export interface Tool extends Pick<
   text(output: Record<string, unknown>): string;
 }
 
+/** What one app serves. */
+export interface Catalog {
+  /** In the order in which `tools/list` shows them. */
+  tools: readonly Tool[];
+  /** Every toolset by its name; those of the default set are what a request sees that names none. */
+  toolsets: Readonly<Record<string, { default: boolean }>>;
+}
+
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(
   definition: ToolDefinition<Input, Output>,
 ): Tool {

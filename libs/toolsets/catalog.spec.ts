@@ -1,7 +1,8 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Tool } from '@longhaul/mcp';
-import { catalog } from './catalog.js';
+import { countTokens } from 'gpt-tokenizer/encoding/o200k_base';
+import { catalog, toolsets } from './catalog.js';
 
 const here = import.meta.dirname;
 const files = readdirSync(here, { recursive: true, encoding: 'utf8' }).filter((file) =>
@@ -20,6 +21,14 @@ it('holds every tool, each once, in a file and folder of its name', async () => 
     expect(exported).toHaveLength(1);
     expect(catalog).toContain(exported[0]);
   }
+});
+
+it('knows every toolset, and shows few tools to those who name none', () => {
+  expect(Object.keys(toolsets).sort()).toEqual([...new Set(catalog.map(({ toolset }) => toolset))].sort());
+  expect(toolsets).not.toHaveProperty('all');
+  const shown = catalog.filter(({ toolset }) => toolsets[toolset as keyof typeof toolsets].default);
+  expect(shown.length).toBeLessThanOrEqual(25);
+  expect(countTokens(JSON.stringify({ tools: shown.map(({ listed }) => listed) }))).toBeLessThan(10_000);
 });
 
 describe.each(catalog.map((tool) => [tool.name, tool] as const))('%s', (_name, tool) => {
@@ -46,8 +55,8 @@ describe.each(catalog.map((tool) => [tool.name, tool] as const))('%s', (_name, t
     expect(inputSchema).toMatchObject({ type: 'object', additionalProperties: false });
     for (const union of ['anyOf', 'oneOf', 'allOf']) expect(inputSchema).not.toHaveProperty(union);
     expect(JSON.stringify(inputSchema)).not.toContain('$ref');
-    for (const property of Object.values(inputSchema.properties ?? {})) {
-      if ((property as { type: string }).type === 'array') expect(property).toHaveProperty('items');
+    for (const schema of objectsIn(inputSchema)) {
+      if (schema.type === 'array') expect(schema).toHaveProperty('items');
     }
   });
 
@@ -55,3 +64,9 @@ describe.each(catalog.map((tool) => [tool.name, tool] as const))('%s', (_name, t
     if (tool.vm?.exec) expect(listed.inputSchema.properties).toHaveProperty('idempotency_key');
   });
 });
+
+/** The value itself and every object in it, at any depth. */
+function objectsIn(value: unknown): Record<string, unknown>[] {
+  if (typeof value !== 'object' || value === null) return [];
+  return [value as Record<string, unknown>, ...Object.values(value).flatMap(objectsIn)];
+}

@@ -13,6 +13,14 @@ import { waitForJob } from './jobs/wait-for-job.tool.js';
 import { getVm } from './vms/get-vm.tool.js';
 import { listVms } from './vms/list-vms.tool.js';
 
+/** Every toolset, and whether a request sees it that names none. One that is not here fails catalog.spec.ts. */
+export const toolsets = {
+  account: { default: true },
+  vms: { default: true },
+  commands: { default: true },
+  jobs: { default: true },
+} as const;
+
 /** Every tool, in the order in which tools/list shows them. A tool that is not here fails catalog.spec.ts. */
 export const catalog: readonly Tool[] = [
   whoami,

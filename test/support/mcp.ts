@@ -19,26 +19,35 @@ export function startTestApi(databaseUrl: string, env: Record<string, unknown> =
 
 export const mcpUrl = (port: number) => new URL(`http://127.0.0.1:${port}/mcp`);
 
-const requestInit = (token: string) => ({ headers: { authorization: `Bearer ${token}` } });
+type Headers = Record<string, string>;
+
+const requestInit = (token: string, headers?: Headers) => ({
+  headers: { ...headers, authorization: `Bearer ${token}` },
+});
 
 /** Each official client in each revision that it speaks; they are what users have. */
-export const CLIENTS: Record<string, (url: URL, token: string) => Promise<McpClient>> = {
-  'SDK v1, 2025-11-25': async (url, token) => {
+export const CLIENTS: Record<string, (url: URL, token: string, headers?: Headers) => Promise<McpClient>> = {
+  'SDK v1, 2025-11-25': async (url, token, headers) => {
     const client = new OlderClient({ name: 'older', version: '1.2.3' });
-    await client.connect(new OlderTransport(url, { requestInit: requestInit(token) }));
+    await client.connect(new OlderTransport(url, { requestInit: requestInit(token, headers) }));
     return {
       tools: async () => (await client.listTools()).tools as Tool[],
       callRaw: (name, args = {}) => client.callTool({ name, arguments: { ...args } }),
       close: () => client.close(),
     };
   },
-  'SDK v2, 2025-11-25': (url, token) => connect(url, token, 'legacy'),
-  'SDK v2, 2026-07-28': (url, token) => connect(url, token, 'auto'),
+  'SDK v2, 2025-11-25': (url, token, headers) => connect(url, token, 'legacy', headers),
+  'SDK v2, 2026-07-28': (url, token, headers) => connect(url, token, 'auto', headers),
 };
 
-export async function connect(url: URL, token: string, mode: 'legacy' | 'auto' = 'auto'): Promise<McpClient> {
+export async function connect(
+  url: URL,
+  token: string,
+  mode: 'legacy' | 'auto' = 'auto',
+  headers?: Headers,
+): Promise<McpClient> {
   const client = new Client({ name: 'newer', version: '4.5.6' }, { versionNegotiation: { mode } });
-  await client.connect(new StreamableHTTPClientTransport(url, { requestInit: requestInit(token) }));
+  await client.connect(new StreamableHTTPClientTransport(url, { requestInit: requestInit(token, headers) }));
   return {
     tools: async () => (await client.listTools()).tools,
     callRaw: (name, args = {}) => client.callTool({ name, arguments: { ...args } }),
