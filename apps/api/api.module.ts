@@ -8,6 +8,8 @@ import { JobsModule } from '@longhaul/jobs';
 import { McpModule } from '@longhaul/mcp';
 import { PersistenceModule } from '@longhaul/persistence';
 import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
+import { prompts } from '../../libs/toolsets/prompts.js';
+import { resources } from '../../libs/toolsets/resources.js';
 import type { ApiConfig } from './config.js';
 import { HealthController } from './health.controller.js';
 import { McpController } from './mcp.controller.js';
@@ -28,7 +30,7 @@ export class ApiModule {
         ConfigModule.forRoot(config),
         PersistenceModule,
         AccessModule,
-        McpModule.with({ tools: catalog, toolsets }, services),
+        McpModule.with({ tools: catalog, toolsets, resources, prompts }, services),
       ],
       controllers: [McpController, HealthController],
     };

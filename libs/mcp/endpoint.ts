@@ -15,6 +15,8 @@ import {
 import type { CallRequest } from './call.js';
 import { INSTRUCTIONS, SERVER_INFO } from './identity.js';
 import { CallPipeline } from './pipeline.js';
+import { getPrompt, listedPrompt } from './prompt.js';
+import { completeResource, listResources, readResource, type RunTool } from './resource.js';
 import { parseSelection, type Narrowing, type Selection } from './selection.js';
 import type { Catalog, Tool } from './tool.js';
 
@@ -77,22 +79,57 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   private serve({ authInfo, era }: McpRequestContext): Server {
     const request = authInfo?.extra?.request as CallRequest;
     const server = new Server(SERVER_INFO, {
-      capabilities: { tools: {} },
+      capabilities: { tools: {}, resources: {}, prompts: {}, completions: {} },
       instructions: INSTRUCTIONS,
       cacheHints: CACHE_HINTS,
     });
     server.setRequestHandler('tools/list', () => ({
       tools: this.catalog.tools.filter((tool) => shows(request, tool)).map((tool) => tool.listed),
     }));
+    const requestOf = (context: ServerContext): CallRequest => ({
+      ...request,
+      ...clientOf(context),
+      // On the 2025-11-25 line a lost connection does not take a request back.
+      ...(era === 'modern' && { cancelled: context.mcpReq.signal }),
+    });
     server.setRequestHandler('tools/call', ({ params }, context) =>
-      this.call(params.name, params.arguments, {
-        ...request,
-        ...clientOf(context),
-        // On the 2025-11-25 line a lost connection does not take a request back.
-        ...(era === 'modern' && { cancelled: context.mcpReq.signal }),
-      }),
+      this.call(params.name, params.arguments, requestOf(context)),
     );
+    this.serveReading(server, request, requestOf);
     return server;
+  }
+
+  /** Resources are read by tools; prompts are the same for everybody. */
+  private serveReading(
+    server: Server,
+    request: CallRequest,
+    requestOf: (context: ServerContext) => CallRequest,
+  ) {
+    const { prompts } = this.catalog;
+    const resources = this.catalog.resources.filter(({ definition }) => shows(request, definition.tool));
+    const runner =
+      (context: ServerContext): RunTool =>
+      (tool, args) =>
+        this.pipeline.run(tool, args, requestOf(context));
+    server.setRequestHandler('resources/templates/list', () => ({
+      resourceTemplates: resources.map(({ listed }) => listed),
+    }));
+    server.setRequestHandler('resources/list', async (_request, context) => ({
+      resources: await listResources(resources, runner(context)),
+    }));
+    server.setRequestHandler('resources/read', ({ params }, context) =>
+      readResource(resources, params.uri, runner(context)),
+    );
+    server.setRequestHandler('completion/complete', async ({ params: { ref, argument } }, context) => {
+      if (ref.type !== 'ref/resource') return { completion: { values: [] } };
+      return {
+        completion: { values: await completeResource(resources, ref.uri, argument, runner(context)) },
+      };
+    });
+    server.setRequestHandler('prompts/list', () => ({ prompts: prompts.map(listedPrompt) }));
+    server.setRequestHandler('prompts/get', ({ params }) =>
+      getPrompt(prompts, params.name, params.arguments),
+    );
   }
 
   private async call(name: string, args: unknown, request: CallRequest) {

@@ -1,5 +1,7 @@
 export { Call, type CallRequest, type Services } from './call.js';
 export { McpEndpoint } from './endpoint.js';
 export { McpModule } from './mcp.module.js';
+export type { PromptDefinition } from './prompt.js';
+export { defineResource, type Completion, type Resource } from './resource.js';
 export type { Selection } from './selection.js';
 export { defineTool, type Catalog, type Tool, type ToolDefinition } from './tool.js';

@@ -24,7 +24,10 @@ export type Selection = (tool: Tool) => boolean;
  * toolsets of the default set. Errors: `invalid_arguments`, also for an unknown query parameter, as a misspelt
  * `read_only` must not let writing through.
  */
-export function parseSelection({ path, query, headers }: Narrowing, { toolsets }: Catalog): Selection {
+export function parseSelection(
+  { path, query, headers }: Narrowing,
+  { toolsets }: Pick<Catalog, 'toolsets'>,
+): Selection {
   const unknown = Object.keys(query).filter((name) => !QUERY_PARAMETERS.includes(name));
   if (unknown.length > 0) {
     throw invalid(`Unknown query parameter ${quote(unknown)}; known are ${QUERY_PARAMETERS.join(', ')}`);

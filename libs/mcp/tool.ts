@@ -5,6 +5,8 @@ import type { z } from 'zod';
 import { parseArguments } from './arguments.js';
 import type { Call } from './call.js';
 import { inputSchema, outputSchema } from './json-schema.js';
+import type { PromptDefinition } from './prompt.js';
+import type { Resource } from './resource.js';
 
 /** What a tool declares. The call pipeline keeps it: no tool checks a right, an owner or a state by itself. */
 export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject> {
@@ -62,6 +64,9 @@ export interface Catalog {
   tools: readonly Tool[];
   /** Every toolset by its name; those of the default set are what a request sees that names none. */
   toolsets: Readonly<Record<string, { default: boolean }>>;
+  /** Who may not call the tool of a resource does not see the resource. */
+  resources: readonly Resource[];
+  prompts: readonly PromptDefinition[];
 }
 
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(
