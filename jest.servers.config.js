@@ -5,5 +5,5 @@ export default {
   ...base,
   globalSetup: '<rootDir>/test/support/servers.mjs',
   globalTeardown: '<rootDir>/test/support/stop-servers.mjs',
-  testTimeout: 240_000,
+  testTimeout: 300_000,
 };

@@ -122,7 +122,7 @@ export class Stack {
   private async run<P>(kind: JobKind<P>, payload: P, vm: Vm): Promise<Job> {
     const by = { userId: this.caller.userId };
     const { id } = await this.jobs.submit({ kind, payload, by, projectId: vm.projectId, vm });
-    const job = await this.jobs.wait(id, ({ state }) => isFinal(state), 120_000);
+    const job = await this.jobs.wait(id, ({ state }) => isFinal(state), 240_000);
     if (job.state !== 'succeeded')
       throw new Error(`${kind.name} ended ${job.state}: ${JSON.stringify(job.error)}`);
     return job;
@@ -132,7 +132,7 @@ export class Stack {
     return this.database.db.job.findUniqueOrThrow({ where: { id } });
   }
 
-  ended(id: string, withinMs = 120_000): Promise<Job> {
+  ended(id: string, withinMs = 240_000): Promise<Job> {
     return this.jobs.wait(id, ({ state }) => isFinal(state), withinMs);
   }
 
