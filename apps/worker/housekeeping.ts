@@ -5,7 +5,7 @@ import { Attempts, Recovery } from '@longhaul/jobs';
 import { Database, type Vm } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
-import { HANDLERS } from '@longhaul/toolsets/handlers';
+import { handlerOf } from '@longhaul/toolsets/handlers';
 import { notePower } from '@longhaul/toolsets/vms/epoch';
 import type { WorkerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
@@ -65,7 +65,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
   private async cleanUp(): Promise<void> {
     const job = await this.recovery.takeQuarantined(this.config.WORKER_HOSTS);
     if (!job) return;
-    const handler = HANDLERS.find(({ kind }) => kind.name === job.kind);
+    const handler = handlerOf.get(job.kind);
     const vmProvider = this.providers.of.bind(this.providers);
     await handler?.cleanUp?.({ job, attempts: this.attempts, db: this.db, vmProvider });
     await this.recovery.release(job.id);

@@ -8,7 +8,7 @@ import { Attempts, FencedError, type AttemptRef, type Outcome } from '@longhaul/
 import { Database, StateChanges, type Job } from '@longhaul/persistence';
 import { correlation, createLogger } from '@longhaul/telemetry';
 import type { JobContext } from '@longhaul/toolsets/handler';
-import { HANDLERS } from '@longhaul/toolsets/handlers';
+import { handlerOf } from '@longhaul/toolsets/handlers';
 import type { WorkerConfig } from './config.js';
 import { VmProviders } from './vm-providers.js';
 
@@ -25,8 +25,6 @@ interface Running {
   cancel: AbortController;
   done: Promise<void>;
 }
-
-const HANDLER_OF = new Map(HANDLERS.map((handler) => [handler.kind.name, handler]));
 
 /** Runs delivered jobs: claims, calls the kind's handler, writes the end. Holds what the heartbeat is about. */
 @Injectable()
@@ -122,7 +120,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   }
 
   private async handle(job: Job, { ref, stop, cancel }: Running): Promise<Outcome> {
-    const handler = HANDLER_OF.get(job.kind);
+    const handler = handlerOf.get(job.kind);
     if (!handler) throw new Error(`no handler for ${job.kind}; is this worker older than the API?`);
     const context: JobContext = {
       job,

@@ -21,6 +21,10 @@ export interface VmObservation {
   accelerator?: 'kvm' | 'tcg';
 }
 
+/** Whether nothing of the guest's memory is left: what ran in it runs no more. */
+export const isOff = ({ power }: VmObservation) =>
+  power === 'stopped' || power === 'crashed' || power === 'absent';
+
 /**
  * A back end that makes VMs. Whatever the worker dies in, the same call repeated by another worker completes it: every
  * call is idempotent, and none of them keeps state in the process. Calls that change one VM are serialised by the

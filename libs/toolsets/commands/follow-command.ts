@@ -9,7 +9,7 @@ import {
 } from '@longhaul/guest';
 import type { LogWriter } from '@longhaul/job-log';
 import type { Outcome } from '@longhaul/jobs';
-import type { VmProvider } from '@longhaul/vm-providers';
+import { isOff, type VmProvider } from '@longhaul/vm-providers';
 import { failpoint } from '../failpoint.js';
 import type { JobContext } from '../handler.js';
 import { currentEpoch } from '../vms/epoch.js';
@@ -95,9 +95,10 @@ class Follower {
             const offsets = { stdout: this.stdout.size, stderr: this.stderr.size };
             const poll = await pollCommand(guest, job.id, epoch, offsets, this.chunk);
             this.reachedAt = performance.now();
-            const isNews = poll.stdout.length + poll.stderr.length > 0 || poll.state.phase !== 'running';
-            const waits = !isNews || poll.state.phase === 'absent';
-            if (!waits || this.reachedAt > until || (cancel.aborted && due(this.cancelledAt))) return poll;
+            const { phase } = poll.state;
+            const isPending = phase === 'running' || phase === 'absent';
+            const isNews = !isPending || poll.stdout.length + poll.stderr.length > 0;
+            if (isNews || this.reachedAt > until || (cancel.aborted && due(this.cancelledAt))) return poll;
             await pause(POLL_MIN_MS, undefined, { signal: stop });
           }
         },
@@ -175,16 +176,15 @@ class Follower {
 
   /** The guest did not answer. Answers the outcome when it never will: the machine is off, or silent for too long. */
   private async givenUp(): Promise<Outcome | undefined> {
-    const { power } = await this.provider.observe(this.vmId);
-    const isOff = power === 'stopped' || power === 'crashed' || power === 'absent';
+    const off = isOff(await this.provider.observe(this.vmId));
     const silentMs = performance.now() - this.reachedAt;
-    if (!this.dispatch.sent && (isOff || silentMs > NEVER_REACHED_MS)) {
+    if (!this.dispatch.sent && (off || silentMs > NEVER_REACHED_MS)) {
       throw new AppError(
         'guest_unreachable',
         'The VM did not answer; the command was not started. Is the VM running?',
       );
     }
-    if (isOff) return outcomeUnknown('The VM was switched off under the command.', false);
+    if (off) return outcomeUnknown('The VM was switched off under the command.', false);
     if (silentMs > this.payload.timeout_seconds * 1000 + OVERTIME_MS) {
       return outcomeUnknown('The VM stopped answering; nobody knows how the command ended.', true);
     }

@@ -1,4 +1,5 @@
 import { killLeftovers, readEpoch } from '@longhaul/guest';
+import { isOff } from '@longhaul/vm-providers';
 import { defineHandler, vmOf } from '../handler.js';
 import { followCommand } from './follow-command.js';
 import { vmCommand } from './vm-command.job.js';
@@ -24,8 +25,7 @@ export const vmCommandHandler = defineHandler({
   async cleanUp(context) {
     const vm = await vmOf(context);
     const provider = context.vmProvider(vm);
-    const { power } = await provider.observe(vm.id);
-    if (power === 'stopped' || power === 'crashed' || power === 'absent') return;
+    if (isOff(await provider.observe(vm.id))) return;
     const [intent] = await context.attempts.intents(context.job.id);
     await provider.guest(vm.id).session(async (guest) => {
       if ((await readEpoch(guest)) === intent?.epoch) await killLeftovers(guest, context.job.id);
