@@ -3,12 +3,13 @@ import { createLogger } from '@longhaul/telemetry';
 import pg from 'pg';
 import { Database } from './database.js';
 
-const CHANNEL = 'longhaul_jobs';
+const CHANNEL = 'longhaul_changes';
 const RECONNECT_MS = 1_000;
 
 /**
- * Tells listeners in this process that a job's state or cancel request has changed. One direct connection a process
- * listens; a notification only says "look again", so a lost one costs latency (listeners poll as a fallback), never truth.
+ * Tells listeners in this process that a job, a VM or a token has changed in a way that its readers can see. One direct
+ * connection a process listens; a notification only says "look again", so a lost one costs latency (listeners poll as a
+ * fallback), never truth.
  */
 @Injectable()
 export class StateChanges implements OnModuleInit, OnApplicationShutdown {
@@ -33,13 +34,13 @@ export class StateChanges implements OnModuleInit, OnApplicationShutdown {
     await this.client?.end();
   }
 
-  /** Calls `listener` after each change of that job until the returned function is called. */
-  on(jobId: string, listener: () => void): () => void {
-    const set = this.listeners.get(jobId) ?? new Set();
-    this.listeners.set(jobId, set.add(listener));
+  /** Calls `listener` after each change of the row of that id until the returned function is called. */
+  on(id: string, listener: () => void): () => void {
+    const set = this.listeners.get(id) ?? new Set();
+    this.listeners.set(id, set.add(listener));
     return () => {
       set.delete(listener);
-      if (set.size === 0 && this.listeners.get(jobId) === set) this.listeners.delete(jobId);
+      if (set.size === 0 && this.listeners.get(id) === set) this.listeners.delete(id);
     };
   }
 
