@@ -5,7 +5,7 @@ import { ConfigModule } from '@longhaul/config';
 import { JobLogModule } from '@longhaul/job-log';
 import { JobQueueModule } from '@longhaul/job-queue';
 import { JobsModule } from '@longhaul/jobs';
-import { McpModule } from '@longhaul/mcp';
+import { McpModule, type Catalog } from '@longhaul/mcp';
 import { PersistenceModule } from '@longhaul/persistence';
 import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
 import { prompts } from '../../libs/toolsets/prompts.js';
@@ -14,9 +14,12 @@ import type { ApiConfig } from './config.js';
 import { HealthController } from './health.controller.js';
 import { McpController } from './mcp.controller.js';
 
+/** What the product serves. */
+export const product: Catalog = { tools: catalog, toolsets, resources, prompts };
+
 @Module({})
 export class ApiModule {
-  static with(config: ApiConfig): DynamicModule {
+  static with(config: ApiConfig, served: Catalog): DynamicModule {
     const services = [
       PersistenceModule,
       AccessModule,
@@ -30,7 +33,7 @@ export class ApiModule {
         ConfigModule.forRoot(config),
         PersistenceModule,
         AccessModule,
-        McpModule.with({ tools: catalog, toolsets, resources, prompts }, services),
+        McpModule.with(served, services),
       ],
       controllers: [McpController, HealthController],
     };

@@ -2,8 +2,9 @@ import type { IncomingMessage } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Access } from '@longhaul/access';
+import type { Catalog } from '@longhaul/mcp';
 import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
-import { ApiModule } from './api.module.js';
+import { ApiModule, product } from './api.module.js';
 import { installBodyParser } from './body.js';
 import type { ApiConfig } from './config.js';
 import { installGate, requestIdOf } from './gate.js';
@@ -19,7 +20,7 @@ export interface ApiServer {
 }
 
 /** Starts the API. Throws when the database is away or the port is taken. */
-export async function startServer(config: ApiConfig): Promise<ApiServer> {
+export async function startServer(config: ApiConfig, catalog: Catalog = product): Promise<ApiServer> {
   setLogLevel(config.LOG_LEVEL);
   const adapter = new FastifyAdapter({
     genReqId: (request: IncomingMessage) => requestIdOf(request.headers['x-request-id']),
@@ -29,7 +30,7 @@ export async function startServer(config: ApiConfig): Promise<ApiServer> {
     // A client that dribbles its request must not hold a socket for ever.
     requestTimeout: 60_000,
   });
-  const app = await NestFactory.create<NestFastifyApplication>(ApiModule.with(config), adapter, {
+  const app = await NestFactory.create<NestFastifyApplication>(ApiModule.with(config, catalog), adapter, {
     bodyParser: false,
     abortOnError: false,
     logger: new NestLogger(createLogger('nest')),

@@ -5,7 +5,7 @@ import { Attempts, Recovery } from '@longhaul/jobs';
 import { Database, type Vm } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
-import { handlerOf } from '@longhaul/toolsets/handlers';
+import { Handlers } from '@longhaul/toolsets/handler';
 import { notePower } from '@longhaul/toolsets/vms/epoch';
 import type { WorkerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
@@ -31,6 +31,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     private readonly recovery: Recovery,
     private readonly runner: JobRunner,
     private readonly providers: VmProviders,
+    private readonly handlers: Handlers,
   ) {}
 
   async onApplicationBootstrap() {
@@ -65,7 +66,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
   private async cleanUp(): Promise<void> {
     const job = await this.recovery.takeQuarantined(this.config.WORKER_HOSTS);
     if (!job) return;
-    const handler = handlerOf.get(job.kind);
+    const handler = this.handlers.get(job.kind);
     const vmProvider = this.providers.of.bind(this.providers);
     await handler?.cleanUp?.({ job, attempts: this.attempts, db: this.db, vmProvider });
     await this.recovery.release(job.id);

@@ -7,8 +7,7 @@ import { JobConsumer } from '@longhaul/job-queue';
 import { Attempts, FencedError, type AttemptRef, type Outcome } from '@longhaul/jobs';
 import { Database, StateChanges, type Job } from '@longhaul/persistence';
 import { correlation, createLogger } from '@longhaul/telemetry';
-import type { JobContext } from '@longhaul/toolsets/handler';
-import { handlerOf } from '@longhaul/toolsets/handlers';
+import { Handlers, type JobContext } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { VmProviders } from './vm-providers.js';
 
@@ -40,6 +39,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     private readonly jobLog: JobLog,
     private readonly changes: StateChanges,
     private readonly providers: VmProviders,
+    private readonly handlers: Handlers,
   ) {
     super();
   }
@@ -120,7 +120,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   }
 
   private async handle(job: Job, { ref, stop, cancel }: Running): Promise<Outcome> {
-    const handler = handlerOf.get(job.kind);
+    const handler = this.handlers.get(job.kind);
     if (!handler) throw new Error(`no handler for ${job.kind}; is this worker older than the API?`);
     const context: JobContext = {
       job,

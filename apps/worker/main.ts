@@ -1,34 +1,14 @@
 import 'reflect-metadata';
 import { ConfigError, parseConfig } from '@longhaul/config';
-import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
-import { NestFactory } from '@nestjs/core';
+import { createLogger } from '@longhaul/telemetry';
+import { handlers } from '@longhaul/toolsets/handlers';
 import { workerConfig } from './config.js';
-import { WorkerModule } from './worker.module.js';
+import { startWorker } from './start.js';
 
-const SIGNALS = ['SIGTERM', 'SIGINT'];
-const STOP_MS = 12_000;
-
-async function main() {
-  const config = parseConfig(workerConfig);
-  setLogLevel(config.LOG_LEVEL);
-  const log = createLogger('worker');
-  const app = await NestFactory.createApplicationContext(WorkerModule.with(config), {
-    logger: new NestLogger(log),
-    abortOnError: false,
-  });
-  app.enableShutdownHooks(SIGNALS);
-  // A worker that was started by another process does not outlive it.
-  process.on('disconnect', () => void app.close().finally(() => process.exit(0)));
-  // What keeps it from ending in order, such as a queue that is away, does not keep it from ending.
-  for (const event of [...SIGNALS, 'disconnect']) {
-    process.on(event, () => setTimeout(() => process.exit(1), STOP_MS).unref());
-  }
-  process.send?.({ type: 'ready' });
-  log.info({ hosts: config.WORKER_HOSTS }, 'worker is ready');
-}
-
-main().catch((error: unknown) => {
+try {
+  await startWorker(parseConfig(workerConfig), handlers);
+} catch (error) {
   if (error instanceof ConfigError) console.error(error.message);
   else createLogger('worker').fatal({ err: error }, 'the worker cannot start');
   process.exit(1);
-});
+}

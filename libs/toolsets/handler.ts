@@ -33,6 +33,13 @@ export interface JobHandler<Payload = unknown> {
   cleanUp?(context: CleanUpContext): Promise<void>;
 }
 
+/** The code of each kind, by the kind's name. */
+export class Handlers extends Map<string, JobHandler> {
+  constructor(handlers: readonly JobHandler[]) {
+    super(handlers.map((handler) => [handler.kind.name, handler]));
+  }
+}
+
 export const defineHandler = <Payload>(handler: JobHandler<Payload>): JobHandler => handler as JobHandler;
 
 /** The job's VM. It exists: rows of VMs outlive their jobs. */
