@@ -2,7 +2,7 @@ import { hostname } from 'node:os';
 import { envInteger, envList } from '@longhaul/config';
 import { jobLogConfig } from '@longhaul/job-log';
 import { jobQueueConfig } from '@longhaul/job-queue';
-import { jobsConfig } from '@longhaul/jobs';
+import { jobsConfig, retentionConfig } from '@longhaul/jobs';
 import { persistenceConfig } from '@longhaul/persistence';
 import { telemetryConfig } from '@longhaul/telemetry';
 import { z } from 'zod';
@@ -13,6 +13,7 @@ export const workerConfig = z.object({
   ...persistenceConfig.shape,
   ...jobQueueConfig.shape,
   ...jobsConfig.shape,
+  ...retentionConfig.shape,
   ...jobLogConfig.shape,
   ...telemetryConfig.shape,
   LONGHAUL_HOME: z.string().describe('Folder of VMs and images on this host'),

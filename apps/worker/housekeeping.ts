@@ -1,7 +1,7 @@
 import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CONFIG } from '@longhaul/config';
-import { Attempts, Recovery } from '@longhaul/jobs';
+import { Attempts, Recovery, Retention } from '@longhaul/jobs';
 import { Database, type Vm } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
@@ -16,8 +16,9 @@ const SWEEP_MS = 1_000;
 const CLEAN_UP_MS = 2_000;
 const OBSERVE_MS = 5_000;
 const COLLECT_MS = 600_000;
+const RETENTION_MS = 300_000;
 
-/** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, looking after its VMs. */
+/** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, retention, its VMs. */
 @Injectable()
 export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdown {
   private readonly log = createLogger('housekeeping');
@@ -29,6 +30,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     private readonly db: Database,
     private readonly attempts: Attempts,
     private readonly recovery: Recovery,
+    private readonly retention: Retention,
     private readonly runner: JobRunner,
     private readonly providers: VmProviders,
     private readonly handlers: Handlers,
@@ -45,6 +47,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every(CLEAN_UP_MS, () => this.cleanUp()),
       this.every(OBSERVE_MS, () => this.observe()),
       this.every(COLLECT_MS, () => this.collect()),
+      this.every(RETENTION_MS, () => this.retention.sweep(this.stopping.signal)),
     ];
   }
 

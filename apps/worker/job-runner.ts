@@ -1,10 +1,17 @@
 import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CONFIG } from '@longhaul/config';
-import { AppError, toAppError } from '@longhaul/errors';
+import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { JobLog, LogWriter } from '@longhaul/job-log';
 import { JobConsumer } from '@longhaul/job-queue';
-import { Attempts, FencedError, type AttemptRef, type Outcome } from '@longhaul/jobs';
+import {
+  Attempts,
+  AwaitingInput,
+  FencedError,
+  type AttemptRef,
+  type Outcome,
+  type Progress,
+} from '@longhaul/jobs';
 import { Database, StateChanges, type Job } from '@longhaul/persistence';
 import { correlation, createLogger } from '@longhaul/telemetry';
 import { Handlers, type JobContext } from '@longhaul/toolsets/handler';
@@ -14,6 +21,7 @@ import { VmProviders } from './vm-providers.js';
 /** An error that no handler foresaw is tried again by later attempts, this many in all. */
 const UNFORESEEN_ATTEMPTS = 5;
 const TRY_AGAIN_SECONDS = 2;
+const PROGRESS_MESSAGE_MAX = 256;
 
 /** Why a handler was told to stop. */
 class HandOver extends Error {}
@@ -22,6 +30,8 @@ interface Running {
   ref: AttemptRef;
   stop: AbortController;
   cancel: AbortController;
+  /** The latest that the handler has told. */
+  progress?: Progress;
   done: Promise<void>;
 }
 
@@ -49,7 +59,9 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     if (this.closing) return;
     try {
       const job = await this.attempts.claim(jobId, this.config.WORKER_NAME);
-      if (job) await correlation.run({ jobId, attempt: job.attempt }, () => this.track(job));
+      if (!job) return;
+      const traceId = job.traceparent?.split('-')[1];
+      await correlation.run({ jobId, attempt: job.attempt, traceId }, () => this.track(job));
     } catch (error) {
       this.log.error({ err: error, jobId }, 'job not run, recovery will see to it');
     }
@@ -58,7 +70,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   /** Renews the leases of what runs here; aborts what was fenced, tells handlers of cancel requests. */
   async heartbeat(held = [...this.running.values()]): Promise<void> {
     if (held.length === 0) return;
-    const current = await this.attempts.heartbeat(held.map(({ ref }) => ref));
+    const current = await this.attempts.heartbeat(held.map(({ ref, progress }) => ({ ...ref, progress })));
     for (const { ref, stop, cancel } of held) {
       const beat = current.get(ref.jobId);
       if (beat?.attempt !== ref.attempt) stop.abort(new FencedError(ref));
@@ -106,6 +118,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       await this.finish(ref, outcome);
       this.log.info({ kind: job.kind, state: outcome.state }, 'attempt ends the job');
     } catch (error) {
+      if (error instanceof AwaitingInput) return this.log.info('attempt ends with a question');
       if (error instanceof FencedError) return this.log.info('attempt was fenced');
       const handOver = error instanceof HandOver;
       if (!handOver) this.log.error({ err: error }, 'attempt failed, another one will try');
@@ -119,7 +132,8 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     await writer.write(Buffer.from(`${new Date().toISOString()} ${text}\n`));
   }
 
-  private async handle(job: Job, { ref, stop, cancel }: Running): Promise<Outcome> {
+  private async handle(job: Job, running: Running): Promise<Outcome> {
+    const { ref, stop, cancel } = running;
     const handler = this.handlers.get(job.kind);
     if (!handler) throw new Error(`no handler for ${job.kind}; is this worker older than the API?`);
     const context: JobContext = {
@@ -132,6 +146,14 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       openLog: (stream) => LogWriter.open(this.jobLog, ref, stream, this.config.LOG_STREAM_LIMIT),
       logLimitBytes: this.config.LOG_STREAM_LIMIT,
       vmProvider: (vm) => this.providers.of(vm),
+      ask: (questions, answerSeconds) => this.attempts.ask(ref, questions, answerSeconds),
+      progress: ({ progress, total, message }) => {
+        running.progress = {
+          progress,
+          total,
+          message: message && redactText(message.slice(0, PROGRESS_MESSAGE_MAX)),
+        };
+      },
     };
     return handler.run(context, handler.kind.payload.parse(job.payload));
   }
@@ -139,7 +161,8 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   /** The retry decision: what a client should see ends the job, what nobody foresaw is tried again a few times. */
   private async outcomeOf(job: Job, error: unknown): Promise<Outcome> {
     if (error instanceof AppError) return { state: 'failed', error: error.toBody() };
-    if (error instanceof FencedError || error instanceof HandOver) throw error;
+    if (error instanceof AwaitingInput || error instanceof FencedError || error instanceof HandOver)
+      throw error;
     if (job.attempt < UNFORESEEN_ATTEMPTS) throw error;
     const body = toAppError(error).toBody();
     this.log.error({ err: error, errorId: body.details }, 'attempt failed for the last time');

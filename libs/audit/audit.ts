@@ -4,7 +4,7 @@ import { Database, batched, type Transaction } from '@longhaul/persistence';
 
 /** One event of the audit. Arguments are redacted and bounded here, whoever wrote them. */
 export interface AuditEntry {
-  event: 'job.submitted' | 'job.cancel_requested' | 'job.finished' | 'call';
+  event: 'job.submitted' | 'job.answered' | 'job.cancel_requested' | 'job.finished' | 'call';
   userId?: string | null;
   tokenId?: string | null;
   projectId?: string | null;

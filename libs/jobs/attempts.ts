@@ -11,7 +11,8 @@ import {
 } from '@longhaul/persistence';
 import { z } from 'zod';
 import { Jobs } from './jobs.js';
-import { FencedError, type AttemptRef, type FinalState } from './states.js';
+import type { Answer, Question } from './questions.js';
+import { AwaitingInput, FencedError, type AttemptRef, type FinalState } from './states.js';
 
 export const jobsConfig = z.object({
   JOB_LEASE_SECONDS: envInteger(3, 600)
@@ -27,9 +28,11 @@ export interface Outcome {
   quarantine?: boolean;
 }
 
-export interface Question {
-  key: string;
-  question: Prisma.InputJsonValue;
+/** How far a job is; `progress` grows over all of its attempts, in units of the kind's own. */
+export interface Progress {
+  progress: number;
+  total?: number;
+  message?: string;
 }
 
 /** The side of jobs that workers see. Every write carries (job, attempt) and throws FencedError once it is not current. */
@@ -59,24 +62,26 @@ export class Attempts {
   }
 
   /**
-   * Extends the leases of all attempts of a worker process in one statement. Answers those that are still current, with
-   * their cancel requests; any other has been fenced.
+   * Extends the leases of all attempts of a worker process, and stores their progress, in one statement. Answers those that
+   * are still current, with their cancel requests; any other has been fenced.
    */
-  async heartbeat(refs: AttemptRef[]): Promise<Map<string, { attempt: number; cancelRequested: boolean }>> {
+  async heartbeat(
+    held: (AttemptRef & { progress?: Progress })[],
+  ): Promise<Map<string, { attempt: number; cancelRequested: boolean }>> {
     const rows = await this.db.$queryRaw<{ id: string; attempt: number; cancelRequested: boolean }[]>`
-      UPDATE jobs SET lease_until = now() + ${this.leaseSeconds} * interval '1 second'
-      FROM unnest(${refs.map((ref) => ref.jobId)}::uuid[], ${refs.map((ref) => ref.attempt)}::int[]) AS mine (id, attempt)
-      WHERE jobs.id = mine.id AND jobs.attempt = mine.attempt AND state = 'running'
+      UPDATE jobs SET lease_until = now() + ${this.leaseSeconds} * interval '1 second',
+        progress = coalesce(mine.progress, jobs.progress),
+        updated_at = CASE WHEN coalesce(mine.progress, jobs.progress) IS DISTINCT FROM jobs.progress
+          THEN now() ELSE updated_at END
+      FROM jsonb_to_recordset(${JSON.stringify(held)}::jsonb) AS mine ("jobId" uuid, attempt int, progress jsonb)
+      WHERE jobs.id = mine."jobId" AND jobs.attempt = mine.attempt AND state = 'running'
       RETURNING jobs.id, jobs.attempt, cancel_requested_at IS NOT NULL AS "cancelRequested"`;
     return new Map(rows.map(({ id, ...rest }) => [id, rest]));
   }
 
-  /** Stores where the next attempt is to go on, and what clients may see of the progress. */
-  async checkpoint(
-    ref: AttemptRef,
-    state: { checkpoint?: Prisma.InputJsonValue; progress?: Prisma.InputJsonValue },
-  ) {
-    const { count } = await this.db.job.updateMany({ where: current(ref), data: state });
+  /** Stores where the next attempt is to go on. */
+  async checkpoint(ref: AttemptRef, checkpoint: Prisma.InputJsonValue) {
+    const { count } = await this.db.job.updateMany({ where: current(ref), data: { checkpoint } });
     if (count === 0) throw new FencedError(ref);
   }
 
@@ -103,23 +108,38 @@ export class Attempts {
     );
   }
 
-  /** Ends the attempt until a client has answered; the VM slot stays held. The next attempt goes on from the checkpoint. */
-  async ask(ref: AttemptRef, questions: Question[], answerSeconds: number): Promise<void> {
-    await this.fenced(ref, async (tx) => {
-      await tx.jobQuestion.createMany({
-        data: questions.map((question) => ({ jobId: ref.jobId, ...question })),
+  /**
+   * The answers once all of `questions` have one. Else it asks what was not asked yet, ends the attempt and throws
+   * AwaitingInput: the next attempt asks again and gets the answers. The VM slot stays held; the job fails when they have
+   * not come in `answerSeconds`. Keys are unique over a job's life. After a cancel request nobody is asked: what has no
+   * answer is answered with `cancel`.
+   */
+  async ask<Key extends string>(
+    ref: AttemptRef,
+    questions: Record<Key, Question>,
+    answerSeconds: number,
+  ): Promise<Record<Key, Answer>> {
+    const keys = Object.keys(questions) as Key[];
+    const answers = await this.fenced(ref, async (tx) => {
+      const rows = await tx.jobQuestion.findMany({
+        where: { jobId: ref.jobId, key: { in: keys }, answeredAt: { not: null } },
       });
-      await tx.$executeRaw`
+      const given = new Map(rows.map(({ key, answer }) => [key, answer as Answer]));
+      if (given.size === keys.length) return given;
+      const asked = await tx.$executeRaw`
         UPDATE jobs SET state = 'awaiting_input', lease_until = NULL,
-          deadline_at = now() + ${answerSeconds} * interval '1 second' WHERE id = ${ref.jobId}::uuid`;
+          deadline_at = now() + ${answerSeconds} * interval '1 second'
+        WHERE id = ${ref.jobId}::uuid AND cancel_requested_at IS NULL`;
+      if (asked === 0) return given;
+      await tx.$executeRaw`
+        INSERT INTO job_questions (job_id, key, question)
+        SELECT ${ref.jobId}::uuid, key, value FROM jsonb_each(${JSON.stringify(questions)}::jsonb) ON CONFLICT DO NOTHING`;
       await endAttempt(tx, ref, 'awaiting_input');
+      return undefined;
     });
-  }
-
-  /** Every answer given so far, by the key of its question. */
-  async answers(jobId: string): Promise<Record<string, Prisma.JsonValue>> {
-    const answered = await this.db.jobQuestion.findMany({ where: { jobId, answeredAt: { not: null } } });
-    return Object.fromEntries(answered.map(({ key, answer }) => [key, answer]));
+    if (!answers) throw new AwaitingInput(ref);
+    const entries = keys.map((key) => [key, answers.get(key) ?? { action: 'cancel' }]);
+    return Object.fromEntries(entries) as Record<Key, Answer>;
   }
 
   /** Writes the end: state, result, slot release, attempt and audit event in one transaction. */

@@ -1,8 +1,18 @@
-export { Attempts, jobsConfig, type Outcome, type Question } from './attempts.js';
+export { Attempts, jobsConfig, type Outcome, type Progress } from './attempts.js';
 export { JobDelivery } from './delivery.js';
-export { Jobs, type JobFilter } from './jobs.js';
+export { Jobs, type Actor, type JobFilter } from './jobs.js';
 export { JobsModule } from './jobs.module.js';
 export { defineJobKind, type JobKind, type Lane, type VmSlot } from './kind.js';
+export type { Answer, Question } from './questions.js';
 export { HOST_SILENT_SECONDS, Recovery } from './recovery.js';
-export { FencedError, isFinal, jobNotFound, queueName, type AttemptRef, type FinalState } from './states.js';
+export { Retention, retentionConfig } from './retention.js';
+export {
+  AwaitingInput,
+  FencedError,
+  isFinal,
+  jobNotFound,
+  queueName,
+  type AttemptRef,
+  type FinalState,
+} from './states.js';
 export type { Submission } from './submission.js';

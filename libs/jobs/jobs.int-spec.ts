@@ -4,7 +4,17 @@ import { BullDelivery, QueueConnection } from '@longhaul/job-queue';
 import { Queue } from 'bullmq';
 import { z } from 'zod';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
-import { Attempts, FencedError, Jobs, Recovery, defineJobKind, isFinal } from './index.js';
+import { eventually } from '../../test/support/eventually.js';
+import {
+  Attempts,
+  AwaitingInput,
+  FencedError,
+  Jobs,
+  Recovery,
+  defineJobKind,
+  isFinal,
+  type Progress,
+} from './index.js';
 
 const kind = defineJobKind({
   name: 'test.command',
@@ -17,6 +27,7 @@ const kind = defineJobKind({
   queueSeconds: 60,
   runSeconds: () => 60,
 });
+const question = { message: 'Which?', schema: { type: 'object' as const, properties: {} } };
 const free = { ...kind, name: 'test.free', slot: undefined };
 
 let test: TestDatabase;
@@ -77,13 +88,16 @@ const events = async (job: Job) =>
 
 describe('submit', () => {
   it('stores job and audit event, then delivers to the queue of the host', async () => {
-    const job = await submit();
+    const traceparent = `00-${'a1'.repeat(16)}-${'b2'.repeat(8)}-01`;
+    const job = await submit({ tool: 'a_tool', traceparent });
     expect(job).toMatchObject({
       state: 'queued',
       attempt: 0,
       slot: 'command',
       slotIndex: 0,
       scope: 'vms:exec',
+      tool: 'a_tool',
+      traceparent,
     });
     expect(await delivered()).toEqual([`${job.id}-1`]);
     expect(await events(job)).toEqual([['job.submitted', 'ok']]);
@@ -186,9 +200,9 @@ describe('attempts', () => {
     expect(second.attempt).toBe(2);
     const late = refOf(first);
     expect(await attempts.heartbeat([late])).toEqual(new Map());
-    await expect(attempts.checkpoint(late, { progress: {} })).rejects.toThrow(FencedError);
+    await expect(attempts.checkpoint(late, { step: 1 })).rejects.toThrow(FencedError);
     await expect(attempts.intend(late, 'dispatch')).rejects.toThrow(FencedError);
-    await expect(attempts.ask(late, [{ key: 'a', question: {} }], 60)).rejects.toThrow(FencedError);
+    await expect(attempts.ask(late, { a: question }, 60)).rejects.toThrow(FencedError);
     await expect(attempts.finish(late, { state: 'failed' })).rejects.toThrow(FencedError);
     expect(await stored(first)).toMatchObject({ state: 'running', attempt: 2 });
     expect(await attempts.heartbeat([refOf(second)])).toEqual(
@@ -205,31 +219,43 @@ describe('attempts', () => {
     expect(await events(job)).toContainEqual(['job.cancel_requested', 'running']);
   });
 
-  it('asks, keeps the slot, is queued again when the last answer has come, and goes on from its checkpoint', async () => {
+  it('keeps the slot and the checkpoint while it awaits an answer, and is delivered again with it', async () => {
     const first = await claim(await submit());
-    await attempts.checkpoint(refOf(first), { checkpoint: { step: 3 } });
-    await attempts.ask(
-      refOf(first),
-      [
-        { key: 'sure', question: {} },
-        { key: 'name', question: {} },
-      ],
-      60,
-    );
+    await attempts.checkpoint(refOf(first), { step: 3 });
+    await expect(attempts.ask(refOf(first), { a: question }, 60)).rejects.toThrow(AwaitingInput);
     await expect(submit()).rejects.toMatchObject({ code: 'vm_command_in_progress' });
-    await expect(jobs.answer(first.id, { other: 1 }, caller.userId)).rejects.toMatchObject({
-      code: 'invalid_arguments',
-    });
-    expect(await jobs.answer(first.id, { sure: true }, caller.userId)).toMatchObject({
-      state: 'awaiting_input',
-    });
-    expect(await jobs.answer(first.id, { name: 'x' }, caller.userId)).toMatchObject({ state: 'queued' });
-    await expect(jobs.answer(first.id, { name: 'y' }, caller.userId)).rejects.toMatchObject({
-      code: 'invalid_arguments',
-    });
+    await jobs.answer(first.id, { a: { action: 'decline' } }, { userId: caller.userId });
     expect((await delivered()).at(-1)).toBe(`${first.id}-2`);
     expect(await claim(first)).toMatchObject({ attempt: 2, checkpoint: { step: 3 } });
-    expect(await attempts.answers(first.id)).toEqual({ sure: true, name: 'x' });
+  });
+
+  it('stores progress with the heartbeat, which tells readers when it changed, and wakes nobody', async () => {
+    const job = await claim(await submit());
+    // Notifications keep their order: once one of later has come, no earlier one can.
+    let woken = 0;
+    let later = 0;
+    const subscriptions = [test.changes.on(job.id, () => woken++)];
+    const submitted = await submit({ kind: free });
+    subscriptions.push(test.changes.on(submitted.id, () => later++));
+    const other = await claim(submitted);
+    await eventually(() => later > 0);
+    woken = 0;
+    const beat = (progress?: Progress) => attempts.heartbeat([{ ...refOf(job), progress }, refOf(other)]);
+    const progress = { progress: 3, total: 60, message: '3 s, 0 B of output' };
+    await beat(progress);
+    const first = await stored(job);
+    expect(first.progress).toEqual(progress);
+    expect(first.updatedAt.getTime()).toBeGreaterThan(job.updatedAt.getTime());
+    await beat(progress);
+    await beat();
+    expect(await stored(job)).toMatchObject({ progress, updatedAt: first.updatedAt });
+    await beat({ ...progress, progress: 4 });
+    expect((await stored(job)).updatedAt.getTime()).toBeGreaterThan(first.updatedAt.getTime());
+    expect(await stored(other)).toMatchObject({ progress: null, updatedAt: other.updatedAt });
+    await jobs.cancel(other.id, {} as never);
+    await eventually(() => later > 1);
+    expect(woken).toBe(0);
+    subscriptions.forEach((unsubscribe) => unsubscribe());
   });
 });
 
@@ -271,7 +297,7 @@ describe('recovery', () => {
 
   it('fails a question that nobody answered', async () => {
     const job = await claim(await submit());
-    await attempts.ask(refOf(job), [{ key: 'a', question: {} }], 60);
+    await expect(attempts.ask(refOf(job), { a: question }, 60)).rejects.toThrow(AwaitingInput);
     await past(job, 'deadlineAt');
     await recovery.sweep();
     expect(await stored(job)).toMatchObject({ state: 'failed', error: { code: 'input_timeout' } });

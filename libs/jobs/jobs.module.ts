@@ -4,6 +4,7 @@ import { PersistenceModule } from '@longhaul/persistence';
 import { Attempts } from './attempts.js';
 import { Jobs } from './jobs.js';
 import { Recovery } from './recovery.js';
+import { Retention } from './retention.js';
 
 @Module({})
 export class JobsModule {
@@ -20,7 +21,7 @@ export class JobsModule {
   /** For workers: what runs jobs, too. */
   static forWorkers(queue: Type): DynamicModule {
     const { imports } = JobsModule.with(queue);
-    const providers = [Jobs, Attempts, Recovery];
+    const providers = [Jobs, Attempts, Recovery, Retention];
     return { module: JobsModule, imports, providers, exports: providers };
   }
 }

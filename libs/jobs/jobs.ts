@@ -1,9 +1,8 @@
 import { Injectable } from '@nestjs/common';
 import { Audit } from '@longhaul/audit';
-import { AppError } from '@longhaul/errors';
+import { AppError, redactText } from '@longhaul/errors';
 import {
   Database,
-  Prisma,
   StateChanges,
   camelKeys,
   parseId,
@@ -11,15 +10,26 @@ import {
   type Transaction,
 } from '@longhaul/persistence';
 import { JobDelivery } from './delivery.js';
+import type { Answer, Question } from './questions.js';
 import { jobNotFound, queueName } from './states.js';
 import { REDELIVER_SECONDS, explainRefusal, insertJob, type Submission } from './submission.js';
 
 const WAIT_POLL_MS = 1_000;
+const ANSWER_MAX_BYTES = 64 * 1024;
+/** In JSON: NUL or half of a surrogate pair, which jsonb refuses. A backslash before it would be one of the text's own. */
+const NOT_STORABLE = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/;
 
 /** Whose jobs are meant: those of these projects, of kinds that these scopes may read. */
 export interface JobFilter {
   projectIds: string[];
   scopes: string[];
+}
+
+/** In whose name something is done to a job, for its audit. */
+export interface Actor {
+  userId: string;
+  tokenId?: string;
+  requestId?: string;
 }
 
 /** The side of jobs that clients see: submit, find, wait, cancel, answer. It never runs anything. */
@@ -131,7 +141,7 @@ export class Jobs {
    * Ends a job that nothing has been started for; asks the worker to end any other (it hears by notification and
    * heartbeat). Has no effect on one that has ended. Answers the job as it is then.
    */
-  async cancel(jobId: string, by: { userId: string; tokenId?: string; requestId?: string }): Promise<Job> {
+  async cancel(jobId: string, by: Actor): Promise<Job> {
     return this.db.$transaction(async (tx) => {
       const [row] = await tx.$queryRaw<object[]>`
         UPDATE jobs SET
@@ -157,32 +167,48 @@ export class Jobs {
     });
   }
 
+  /** The questions that a job waits for, by key. */
+  async questions(jobId: string): Promise<Record<string, Question>> {
+    const open = await this.db.jobQuestion.findMany({
+      where: { jobId, answeredAt: null, job: { state: 'awaiting_input' } },
+      orderBy: [{ askedAt: 'asc' }, { key: 'asc' }],
+    });
+    return Object.fromEntries(open.map(({ key, question }) => [key, question as unknown as Question]));
+  }
+
   /**
-   * Stores answers to questions of a job that awaits input; when none is left open it is queued again. Unknown keys and
-   * questions answered before are refused, an ended job is left alone.
+   * Stores answers, whose form the caller has checked; when no question is left open the job is queued again. Unknown keys,
+   * questions that have an answer and a job that awaits none are left alone. Answers the job as it is then. Errors:
+   * `invalid_arguments` (an answer is larger than 64 KiB of JSON, or PostgreSQL could not keep its text).
    */
-  async answer(jobId: string, answers: Record<string, Prisma.InputJsonValue>, userId: string): Promise<Job> {
-    const job = await this.db.$transaction(async (tx) => {
+  async answer(jobId: string, answers: Record<string, Answer>, by: Actor): Promise<Job> {
+    const given = storable(answers);
+    const { job, isQueued } = await this.db.$transaction(async (tx) => {
       const [row] = await tx.$queryRaw<object[]>`
         SELECT * FROM jobs WHERE id = ${jobId}::uuid AND state = 'awaiting_input' FOR UPDATE`;
-      if (!row) throw new AppError('invalid_arguments', 'The job does not await input.');
-      for (const [key, answer] of Object.entries(answers)) {
-        const { count } = await tx.jobQuestion.updateMany({
-          where: { jobId, key, answeredAt: null },
-          data: { answer, answeredBy: userId, answeredAt: new Date() },
-        });
-        if (count === 0) throw new AppError('invalid_arguments', `No open question has the key ${key}.`);
-      }
-      const open = await tx.jobQuestion.count({ where: { jobId, answeredAt: null } });
-      if (open > 0) return camelKeys<Job>(row);
-      const [queued] = await tx.$queryRaw<object[]>`
-        UPDATE jobs SET state = 'queued', delivery = delivery + 1,
-          redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second',
-          deadline_at = now() + run_seconds * interval '1 second'
-        WHERE id = ${jobId}::uuid RETURNING *`;
-      return camelKeys<Job>(queued!);
+      if (!row) return { job: await tx.job.findUniqueOrThrow({ where: { id: jobId } }), isQueued: false };
+      const stored = await tx.$queryRaw<{ key: string; action: string }[]>`
+        UPDATE job_questions AS questions SET answer = value, answered_by = ${by.userId}::uuid, answered_at = now()
+        FROM jsonb_each(${given}::jsonb) AS given
+        WHERE job_id = ${jobId}::uuid AND questions.key = given.key AND answered_at IS NULL
+        RETURNING questions.key, value ->> 'action' AS action`;
+      if (stored.length === 0) return { job: camelKeys<Job>(row), isQueued: false };
+      const isQueued = (await tx.jobQuestion.count({ where: { jobId, answeredAt: null } })) === 0;
+      const [changed] = isQueued
+        ? await tx.$queryRaw<object[]>`
+            UPDATE jobs SET state = 'queued', delivery = delivery + 1,
+              redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second',
+              deadline_at = now() + run_seconds * interval '1 second'
+            WHERE id = ${jobId}::uuid RETURNING *`
+        : await tx.$queryRaw<object[]>`
+            UPDATE jobs SET updated_at = now() WHERE id = ${jobId}::uuid RETURNING *`;
+      const job = camelKeys<Job>(changed!);
+      const { projectId, vmId, state: result } = job;
+      const event = 'job.answered';
+      await this.audit.write(tx, { event, ...by, projectId, vmId, jobId, arguments: stored, result });
+      return { job, isQueued };
     });
-    if (job.state === 'queued') await this.deliver(job);
+    if (isQueued) await this.deliver(job);
     return job;
   }
 
@@ -207,4 +233,17 @@ export class Jobs {
       code,
     });
   }
+}
+
+function storable(answers: Record<string, Answer>): string {
+  for (const [key, answer] of Object.entries(answers)) {
+    if (Buffer.byteLength(JSON.stringify(answer)) <= ANSWER_MAX_BYTES) continue;
+    throw new AppError(
+      'invalid_arguments',
+      `The answer ${redactText(key, 64)} is larger than ${ANSWER_MAX_BYTES} bytes.`,
+    );
+  }
+  const json = JSON.stringify(answers);
+  if (!NOT_STORABLE.test(json)) return json;
+  throw new AppError('invalid_arguments', 'Answers must be valid Unicode without NUL characters.');
 }

@@ -21,6 +21,14 @@ export class FencedError extends Error {
   }
 }
 
+/** The attempt is over, as a question waits for its answer: another one goes on. Its handler must let this pass. */
+export class AwaitingInput extends Error {
+  override name = 'AwaitingInput';
+  constructor(ref: AttemptRef) {
+    super(`attempt ${ref.attempt} of job ${ref.jobId} ended with a question`);
+  }
+}
+
 export const jobNotFound = () =>
   new AppError('job_not_found', 'You have no job of that id. list_jobs shows yours.');
 

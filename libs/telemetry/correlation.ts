@@ -5,6 +5,8 @@ export interface Correlation {
   requestId?: string;
   jobId?: string;
   attempt?: number;
+  /** Of the W3C trace context that came with the request. */
+  traceId?: string;
 }
 
 export const correlation = new AsyncLocalStorage<Correlation>();

@@ -1,4 +1,4 @@
-import type { AttemptRef, Attempts, JobKind, Outcome } from '@longhaul/jobs';
+import type { Answer, AttemptRef, Attempts, JobKind, Outcome, Progress, Question } from '@longhaul/jobs';
 import type { LogStream, LogWriter } from '@longhaul/job-log';
 import type { Database, Job, Vm } from '@longhaul/persistence';
 import type { VmProvider } from '@longhaul/vm-providers';
@@ -17,6 +17,17 @@ export interface JobContext {
   /** Bytes that a stream of the job's log keeps. */
   readonly logLimitBytes: number;
   vmProvider(vm: Vm): VmProvider;
+  /**
+   * The answers of a person to each of the questions. While one is missing it throws AwaitingInput, which ends the attempt:
+   * `run` begins anew, in any worker, once all are there, so what comes before must be safe to repeat. A key is unique over
+   * the job's life; the job fails when nobody has answered in `answerSeconds`.
+   */
+  ask<Key extends string>(
+    questions: Record<Key, Question>,
+    answerSeconds: number,
+  ): Promise<Record<Key, Answer>>;
+  /** Costs nothing: clients see the latest with the next heartbeat. Of the message 256 characters are kept. */
+  progress(progress: Progress): void;
 }
 
 /** What a clean-up gets: the job has ended, nothing may be written of it. */
@@ -24,7 +35,7 @@ export type CleanUpContext = Pick<JobContext, 'job' | 'attempts' | 'db' | 'vmPro
 
 /**
  * The code of a kind. `run` answers how the job ended. It throws an AppError for a failure that a client should see,
- * lets FencedError and the reason of `stop` pass, and any other error makes the job be tried again a few times.
+ * lets AwaitingInput, FencedError and the reason of `stop` pass, and any other error makes the job be tried again a few times.
  */
 export interface JobHandler<Payload = unknown> {
   kind: JobKind<Payload>;

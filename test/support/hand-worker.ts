@@ -1,9 +1,20 @@
 import { JobLog, type LogStream } from '@longhaul/job-log';
-import { Attempts, JobDelivery, Jobs, jobsConfig, type AttemptRef, type Outcome } from '@longhaul/jobs';
+import {
+  Attempts,
+  AwaitingInput,
+  JobDelivery,
+  Jobs,
+  jobsConfig,
+  type Answer,
+  type AttemptRef,
+  type Outcome,
+  type Progress,
+  type Question,
+} from '@longhaul/jobs';
 import type { TestDatabase } from './database.js';
 
 /** Delivers nowhere: redelivery is the recovery's work, and the tests that use this have their jobs in hand. */
-class NoDelivery extends JobDelivery {
+export class NoDelivery extends JobDelivery {
   async deliver() {}
 }
 
@@ -27,6 +38,23 @@ export class HandWorker {
   async write(ref: AttemptRef, stream: LogStream, data: Buffer): Promise<void> {
     const { size } = await this.log.open(ref, stream);
     await this.log.append(ref, stream, size, data);
+  }
+
+  /** Tells how far it is, as a heartbeat does. */
+  async progress(ref: AttemptRef, progress: Progress): Promise<void> {
+    await this.attempts.heartbeat([{ ...ref, progress }]);
+  }
+
+  /** The answers, or undefined when the attempt has ended until they are there. */
+  async ask<Key extends string>(
+    ref: AttemptRef,
+    questions: Record<Key, Question>,
+    answerSeconds = 60,
+  ): Promise<Record<Key, Answer> | undefined> {
+    return this.attempts.ask(ref, questions, answerSeconds).catch((error: unknown) => {
+      if (error instanceof AwaitingInput) return undefined;
+      throw error;
+    });
   }
 
   finish(ref: AttemptRef, outcome: Outcome): Promise<void> {

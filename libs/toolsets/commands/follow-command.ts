@@ -8,7 +8,7 @@ import {
   type GuestSession,
 } from '@longhaul/guest';
 import type { LogWriter } from '@longhaul/job-log';
-import type { Outcome } from '@longhaul/jobs';
+import type { Outcome, Progress } from '@longhaul/jobs';
 import { isOff, type VmProvider } from '@longhaul/vm-providers';
 import { failpoint } from '../failpoint.js';
 import type { JobContext } from '../handler.js';
@@ -75,6 +75,7 @@ class Follower {
       this.context.stop.throwIfAborted();
       const poll = await this.look();
       const outcome = poll ? await this.take(poll) : await this.givenUp();
+      this.tell();
       if (outcome) return outcome;
       if (this.chunk === CHUNK_BYTES) await this.rest();
     }
@@ -191,6 +192,15 @@ class Follower {
     return undefined;
   }
 
+  private tell(): void {
+    const { deadlineAt, runSeconds, startedAt } = this.context.job;
+    // Earlier attempts count by the database's clock, which also began this one's deadline: workers' clocks differ.
+    const earlierMs = deadlineAt.getTime() - runSeconds * 1000 - startedAt!.getTime();
+    const seconds = Math.floor((earlierMs + performance.now() - this.begun) / 1000);
+    const bytes = this.stdout.size + this.stderr.size;
+    this.context.progress(progressOf(seconds, this.payload.timeout_seconds, bytes));
+  }
+
   private isOvertime(times = 1): boolean {
     return performance.now() - this.begun > this.payload.timeout_seconds * 1000 + times * OVERTIME_MS;
   }
@@ -201,6 +211,18 @@ class Follower {
     await pause(this.wait, undefined, { signal }).catch(() => undefined);
     this.wait = Math.min(this.wait * 1.5, POLL_MAX_MS);
   }
+}
+
+/** In seconds, of which a command has at most `total`. */
+export function progressOf(seconds: number, total: number, outputBytes: number): Progress {
+  const message = `${seconds} s, ${readable(outputBytes)} of output`;
+  return { progress: Math.min(seconds, total), total, message };
+}
+
+function readable(bytes: number): string {
+  const power = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), 4);
+  const value = bytes / 1000 ** power;
+  return `${power > 0 ? value.toFixed(1) : value} ${['B', 'kB', 'MB', 'GB', 'TB'][power]}`;
 }
 
 const due = (sentAt: number) => performance.now() - sentAt > SEND_AGAIN_MS;
