@@ -23,6 +23,7 @@ const reads = ({ listed }: (typeof catalog)[number]) => listed.annotations!.read
 
 const vms = names(({ toolset }) => toolset === 'vms');
 const commands = names(({ toolset }) => toolset === 'commands');
+const vmsRead = names((tool) => tool.toolset === 'vms' && reads(tool));
 const commandsRead = names((tool) => tool.toolset === 'commands' && reads(tool));
 const everything = names(() => true);
 
@@ -37,7 +38,7 @@ const SELECTIONS: [string, Headers, string[]][] = [
   ['/mcp?read_only=true', {}, names(reads)],
   ['/mcp', { 'X-MCP-Readonly': 'true' }, names(reads)],
   ['/mcp/readonly', {}, names(reads)],
-  ['/mcp/x/vms,commands/readonly', {}, [...vms, ...commandsRead]],
+  ['/mcp/x/vms,commands/readonly', {}, [...vmsRead, ...commandsRead]],
   ['/mcp/x/vms,commands?toolsets=commands', { 'X-MCP-Readonly': 'true' }, commandsRead],
   ['/mcp/x/vms', { 'X-MCP-Toolsets': 'commands' }, []],
 ];

@@ -12,11 +12,15 @@ export interface AuditEntry {
   jobId?: string | null;
   tool?: string;
   arguments?: unknown;
-  /** `ok`, `refused` (a gate said no), `failed`; for a job its final state. */
+  /** `ok`, `asked` (the client is to answer first), `refused` (a gate said no), `failed`; for a job its final state. */
   result?: string;
   code?: string | null;
   durationMs?: number;
   requestId?: string | null;
+  /** Of the W3C trace context that the client sent. */
+  traceId?: string;
+  /** Of a call that needed a confirmation. */
+  confirmedBy?: 'person' | 'argument';
   clientName?: string;
   clientVersion?: string;
   ip?: string;
@@ -51,10 +55,11 @@ export class Audit {
 async function insert(tx: Transaction, entries: AuditEntry[]): Promise<void> {
   await tx.$executeRaw`
     INSERT INTO audit_events (event, user_id, token_id, project_id, vm_id, job_id, tool, arguments, result, code,
-      duration_ms, request_id, client_name, client_version, ip, user_agent)
+      duration_ms, request_id, trace_id, confirmed_by, client_name, client_version, ip, user_agent)
     SELECT * FROM jsonb_to_recordset(${JSON.stringify(entries.map(toRow))}::jsonb) AS entry (event text, "userId" uuid,
       "tokenId" uuid, "projectId" uuid, "vmId" uuid, "jobId" uuid, tool text, arguments jsonb, result text, code text,
-      "durationMs" int, "requestId" text, "clientName" text, "clientVersion" text, ip text, "userAgent" text)`;
+      "durationMs" int, "requestId" text, "traceId" text, "confirmedBy" text,
+      "clientName" text, "clientVersion" text, ip text, "userAgent" text)`;
 }
 
 function toRow(entry: AuditEntry): AuditEntry {

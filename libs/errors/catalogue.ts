@@ -19,6 +19,8 @@ export const ERROR_CODES = {
   idempotency_key_reused: { retryable: false },
   rate_limited: { retryable: true },
   confirmation_required: { retryable: false },
+  client_capability_missing: { retryable: false },
+  request_state_invalid: { retryable: false },
   artifact_not_uploaded: { retryable: false },
   artifact_sha_mismatch: { retryable: false },
   guest_missing_dependency: { retryable: false },

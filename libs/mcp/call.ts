@@ -1,8 +1,13 @@
 import type { Access, Caller } from '@longhaul/access';
+import { AppError } from '@longhaul/errors';
 import type { JobLog } from '@longhaul/job-log';
-import type { JobKind, Jobs, Submission } from '@longhaul/jobs';
-import type { Database, Job, Vm } from '@longhaul/persistence';
+import type { JobKind, Jobs, Progress, Submission } from '@longhaul/jobs';
+import type { Database, Job } from '@longhaul/persistence';
+import type { InputRequests } from '@modelcontextprotocol/server';
+import { answersTo, type Asking, type InputAnswers } from './input.js';
+import { answerQuestions } from './questions.js';
 import type { Selection } from './selection.js';
+import type { Found, Tool } from './tool.js';
 
 /** Who calls, over what: made by the transport for each request. */
 export interface CallRequest {
@@ -10,12 +15,24 @@ export interface CallRequest {
   /** The tools that the request is about; any other answers as if it did not exist. */
   selection: Selection;
   requestId: string;
+  /** W3C trace context that the client has sent along. */
+  traceparent?: string;
   ip?: string;
   userAgent?: string;
   clientName?: string;
   clientVersion?: string;
   /** Aborts when the caller takes the request back, as its protocol revision understands that. */
   cancelled?: AbortSignal;
+  client?: ClientSide;
+}
+
+/** What the client of a request can do beside waiting for its result. */
+export interface ClientSide extends Asking {
+  /** It takes a task instead of the result. */
+  tasks: boolean;
+  /** Undefined when it did not ask for progress. */
+  progress?(progress: Progress): void;
+  log(level: 'debug' | 'info' | 'warning' | 'error', data: unknown): void;
 }
 
 /** What handlers may use. */
@@ -29,14 +46,15 @@ export interface Services {
 type SubmitOptions = Pick<Submission<unknown>, 'label' | 'lane' | 'queueSeconds' | 'idempotencyKey'>;
 
 /** One call of a tool as its handler sees it: every gate has been passed, everything named in the arguments has been found. */
-export class Call<
-  R extends { vm: Vm | undefined; job: Job | undefined } = { vm: Vm | undefined; job: Job | undefined },
-> {
+export class Call<R extends Found = Found> {
   /** Made by this call; the audit names it. */
   submitted?: Job;
+  /** Of its arguments and of what they named. */
+  digest = '';
   private readonly startedAt = performance.now();
 
   constructor(
+    readonly tool: Tool,
     readonly request: CallRequest,
     readonly services: Services,
     readonly vm: R['vm'],
@@ -49,37 +67,78 @@ export class Call<
     return this.request.caller;
   }
 
-  /** Submits a job on the call's VM, in the caller's name. Errors: those of Jobs.submit. */
+  /**
+   * Submits a job in the caller's name: on the call's VM, or in the caller's first project. Errors: those of Jobs.submit.
+   */
   async submit<Payload>(
     kind: JobKind<Payload, unknown>,
     payload: Payload,
-    options: SubmitOptions,
+    options: SubmitOptions = {},
   ): Promise<Job> {
-    if (!this.vm) throw new Error(`a ${kind.name} job needs a VM`);
-    const { id, host, commandSlots, projectId } = this.vm;
+    const { vm, caller, request, tool, actor } = this;
     this.submitted = await this.services.jobs.submit({
       kind,
       payload,
-      by: this.actor,
-      projectId,
-      vm: { id, host, commandSlots },
-      requestId: this.request.requestId,
+      by: actor,
+      projectId: vm?.projectId ?? caller.projectIds[0]!,
+      vm: vm && { id: vm.id, host: vm.host, commandSlots: vm.commandSlots },
+      tool: tool.name,
+      requestId: request.requestId,
+      traceparent: request.traceparent,
       ...options,
     });
     return this.submitted;
   }
 
-  /** The job once `until` holds, or as it is when the call has taken `callMs` in all or its answer is wanted at once. */
+  /**
+   * The job once `until` holds, or as it is when the call has taken `callMs` in all or its answer is wanted at once. Its
+   * progress reaches a client that asked for it meanwhile.
+   */
   waitFor(jobId: string, until: (job: Job) => boolean, callMs: number): Promise<Job> {
     const leftMs = callMs - (performance.now() - this.startedAt);
-    return this.services.jobs.wait(jobId, until, leftMs, this.signal);
+    let shown = -Infinity;
+    const look = (job: Job) => {
+      const progress = job.progress as Progress | null;
+      if (progress && progress.progress > shown) {
+        shown = progress.progress;
+        this.progress(progress);
+      }
+      return until(job);
+    };
+    return this.services.jobs.wait(jobId, look, leftMs, this.signal);
   }
 
   cancel(jobId: string): Promise<Job> {
-    return this.services.jobs.cancel(jobId, { ...this.actor, requestId: this.request.requestId });
+    return this.services.jobs.cancel(jobId, this.actor);
   }
 
-  private get actor() {
-    return { userId: this.caller.userId, tokenId: this.caller.tokenId };
+  /**
+   * Answers open questions of the call's job, by their keys. Errors: `invalid_arguments` when none of them is open, or when an
+   * answer is not of the form that was asked for.
+   */
+  async answer(responses: Record<string, unknown>): Promise<Job> {
+    const { job, answered } = await answerQuestions(this.job!, responses, this.services, this.actor);
+    if (answered.length > 0) return job;
+    throw new AppError('invalid_arguments', 'answers: the job has no open question of these keys.');
+  }
+
+  /** Tells a client that asked for progress. It must grow from call to call. */
+  progress(progress: Progress): void {
+    this.request.client?.progress?.(progress);
+  }
+
+  /**
+   * What the client has answered to each of `requests`. While an answer is missing or is not of the form that was asked for,
+   * the call ends here, asks, and begins anew with the answers. The answers are the client's word, no more: what must have
+   * been asked first needs a confirmation.
+   */
+  ask(requests: InputRequests): InputAnswers {
+    return answersTo(requests, this.request.client);
+  }
+
+  /** In whose name the call acts. */
+  get actor() {
+    const { userId, tokenId } = this.caller;
+    return { userId, tokenId, requestId: this.request.requestId };
   }
 }

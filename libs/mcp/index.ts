@@ -4,4 +4,4 @@ export { McpModule } from './mcp.module.js';
 export type { PromptDefinition } from './prompt.js';
 export { defineResource, type Completion, type Resource } from './resource.js';
 export type { Selection } from './selection.js';
-export { defineTool, type Catalog, type Tool, type ToolDefinition } from './tool.js';
+export { defineJobTool, defineTool, type Catalog, type Tool, type ToolDefinition } from './tool.js';

@@ -23,6 +23,9 @@ function toJson(schema: z.ZodObject): object {
   delete json.$schema;
   // zod bounds every integer by what a double can hold exactly; saying so would only cost tokens.
   const dropped = (bound: unknown) => Math.abs(Number(bound)) === Number.MAX_SAFE_INTEGER;
-  const text = JSON.stringify(json, (_key, value: unknown) => (dropped(value) ? undefined : value));
+  // Keys of JSON objects are strings anyway; some clients reject the keyword.
+  const text = JSON.stringify(json, (key, value: unknown) =>
+    key === 'propertyNames' || dropped(value) ? undefined : value,
+  );
   return JSON.parse(text) as object;
 }

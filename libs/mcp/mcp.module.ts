@@ -1,6 +1,8 @@
 import { Module, type DynamicModule, type ModuleMetadata } from '@nestjs/common';
-import { CATALOG, McpEndpoint } from './endpoint.js';
+import { McpEndpoint } from './endpoint.js';
 import { CallPipeline } from './pipeline.js';
+import { RequestStates } from './request-states.js';
+import { CATALOG, McpServers } from './server.js';
 import type { Catalog } from './tool.js';
 
 @Module({})
@@ -10,7 +12,13 @@ export class McpModule {
     return {
       module: McpModule,
       imports,
-      providers: [{ provide: CATALOG, useValue: catalog }, CallPipeline, McpEndpoint],
+      providers: [
+        { provide: CATALOG, useValue: catalog },
+        RequestStates,
+        CallPipeline,
+        McpServers,
+        McpEndpoint,
+      ],
       exports: [McpEndpoint],
     };
   }

@@ -3,23 +3,33 @@ import { Access, type Caller } from '@longhaul/access';
 import { Audit } from '@longhaul/audit';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { JobLog } from '@longhaul/job-log';
-import { Jobs } from '@longhaul/jobs';
+import { Jobs, isFinal } from '@longhaul/jobs';
 import { Database, type Job, type Vm } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
-import type { CallToolResult } from '@modelcontextprotocol/server';
+import type { CallToolResult, InputRequiredResult } from '@modelcontextprotocol/server';
+import { answerOf, toError, toResult } from './answer.js';
 import { Call, type CallRequest, type Services } from './call.js';
-import type { Tool } from './tool.js';
+import { confirm, type ConfirmedBy } from './confirmation.js';
+import { InputNeeded, askClient, digestOf, requireStateOf } from './input.js';
+import { RequestStates } from './request-states.js';
+import type { Found, JobWork, Tool } from './tool.js';
+
+/** How a call ends: with its result, with questions to the client, or with a job that the client follows as a task. */
+export type CallOutcome = CallToolResult | InputRequiredResult | { job: Job };
+
+export const isJob = (outcome: CallOutcome): outcome is { job: Job } => 'job' in outcome;
 
 /** What the audit will say about a call, gathered on its way. */
 interface Trail {
   vm?: Vm;
   job?: Job;
   call?: Call;
+  confirmedBy?: ConfirmedBy;
 }
 
 /**
- * The one way of every call: scope → parse → ownership → VM state → execution opt-in → handle → audit → map errors.
- * Nothing about a VM is said before it is known to be the caller's. Later gates have their place in `admit`.
+ * The one way of every call: scope → parse → ownership → VM state → execution opt-in → confirmation → handle → audit → map
+ * errors. Nothing about a VM is said before it is known to be the caller's. Later gates have their place in `admit`.
  */
 @Injectable()
 export class CallPipeline {
@@ -34,20 +44,52 @@ export class CallPipeline {
     db: Database,
     jobs: Jobs,
     jobLog: JobLog,
+    private readonly states: RequestStates,
   ) {
     this.services = { access, db, jobs, jobLog };
   }
 
-  /** Never throws: whatever goes wrong is an answer with `isError`. */
-  async run(tool: Tool, args: unknown, request: CallRequest): Promise<CallToolResult> {
+  /**
+   * What goes wrong is an answer with `isError`; it throws a ProtocolError only for what the protocol has an error of its own
+   * for (answer.ts).
+   */
+  async run(tool: Tool, args: unknown, request: CallRequest): Promise<CallOutcome> {
     const startedAt = performance.now();
     const trail: Trail = {};
-    const outcome = await this.attempt(tool, args, request, trail).catch((thrown) =>
-      this.explain(tool, thrown),
+    const outcome = await this.attempt(tool, args, request, trail).catch((thrown: unknown) =>
+      thrown instanceof InputNeeded ? thrown : this.explain(tool.name, thrown),
     );
-    const error = outcome instanceof AppError ? outcome : undefined;
-    const audited = await this.record(tool.name, args, request, trail, error, startedAt);
-    return toResult(tool, audited ?? outcome);
+    const withheld = await this.record(tool.name, args, request, trail, outcome, startedAt);
+    if (withheld) return toError(withheld);
+    if (outcome instanceof AppError) return toError(outcome);
+    if (!(outcome instanceof InputNeeded)) return outcome;
+    return askClient(outcome, trail.call!.digest, request.client!);
+  }
+
+  /**
+   * One of the `tasks/…` methods on a job that a tool has made, through the gates of every call. A task of a tool that the
+   * request is not about is `task_not_found` like a foreign one. Errors: AppError, also when the call cannot be audited.
+   */
+  async runOnTask<Result>(
+    method: string,
+    jobId: string,
+    request: CallRequest,
+    toolOf: (job: Job) => Tool | undefined,
+    act: (job: Job, tool: Tool, services: Services) => Promise<Result>,
+  ): Promise<Result> {
+    const startedAt = performance.now();
+    const trail: Trail = {};
+    const attempt = async () => {
+      trail.job = await this.services.jobs.find(jobId, request.caller);
+      const tool = toolOf(trail.job);
+      if (!tool || !request.selection(tool)) throw new AppError('job_not_found', 'There is no such task.');
+      return act(trail.job, tool, this.services);
+    };
+    const outcome = await attempt().catch((thrown: unknown) => this.explain(method, thrown));
+    const withheld = await this.record(method, { taskId: jobId }, request, trail, outcome, startedAt);
+    if (withheld) throw withheld;
+    if (outcome instanceof AppError) throw outcome;
+    return outcome;
   }
 
   /** A call of a tool that does not exist is audited like any other refusal. */
@@ -62,38 +104,59 @@ export class CallPipeline {
     this.open.forEach((controller) => controller.abort());
   }
 
-  private async attempt(tool: Tool, rawArgs: unknown, request: CallRequest, trail: Trail) {
-    const args = await this.admit(tool, rawArgs, request.caller, trail);
+  private async attempt(
+    tool: Tool,
+    rawArgs: unknown,
+    request: CallRequest,
+    trail: Trail,
+  ): Promise<CallToolResult | { job: Job }> {
     const controller = new AbortController();
     const abort = () => controller.abort();
     this.open.add(controller);
     request.cancelled?.addEventListener('abort', abort);
     if (this.stopping || request.cancelled?.aborted) abort();
-    trail.call = new Call(request, this.services, trail.vm, trail.job, controller.signal);
     try {
-      return await tool.handle(trail.call, args);
+      const { call, args } = await this.admit(tool, rawArgs, request, trail, controller.signal);
+      if ('handle' in tool.work) return toResult(tool, await tool.work.handle(call, args));
+      return await this.workAsJob(tool, tool.work, call, args);
     } finally {
       this.open.delete(controller);
       request.cancelled?.removeEventListener('abort', abort);
     }
   }
 
-  /** Every gate in its order; answers the parsed arguments. */
-  private async admit(tool: Tool, rawArgs: unknown, caller: Caller, trail: Trail) {
+  private async workAsJob(tool: Tool, work: Work, call: Call, args: Record<string, unknown>) {
+    const { id } = await work.submit(call, args);
+    if (call.request.client?.tasks) return { job: call.submitted! };
+    const job = await call.waitFor(id, ({ state }) => isFinal(state), work.answerWithinMs);
+    // Who takes the request back before the id was answered could never stop the job.
+    if (work.answerWithinMs > 0 && call.request.cancelled?.aborted) await call.cancel(id);
+    return answerOf(tool, job, this.services);
+  }
+
+  /** Every gate in its order; answers the call and the parsed arguments. */
+  private async admit(tool: Tool, rawArgs: unknown, request: CallRequest, trail: Trail, signal: AbortSignal) {
+    const { caller, client } = request;
     requireScope(tool, caller);
+    if ('submit' in tool.work && tool.work.task === 'required' && !client?.tasks) throw tasksRequired(tool);
     const args = tool.parse(rawArgs);
     const { vm_id: vmId, job_id: jobId, command_id: commandId = jobId } = args;
     if (typeof vmId === 'string') trail.vm = await this.services.access.resolveVm(caller, vmId);
     if (typeof commandId === 'string') trail.job = await this.services.jobs.find(commandId, caller);
     if (trail.vm && tool.vm?.running) requireRunning(trail.vm);
     if (trail.vm && tool.vm?.exec) requireExec(trail.vm);
-    return args;
+    const call = new Call(tool, request, this.services, trail.vm, trail.job, signal);
+    trail.call = call;
+    call.digest = digestOf(tool.name, args, call.vm?.id, call.job?.id);
+    requireStateOf(call.digest, client);
+    trail.confirmedBy = await confirm(call, args, this.states);
+    return { call, args };
   }
 
-  private explain(tool: Tool, thrown: unknown): AppError {
+  private explain(tool: string, thrown: unknown): AppError {
     const error = toAppError(thrown);
     if (error.code === 'internal')
-      this.log.error({ err: error.cause, tool: tool.name, ...error.details }, 'a call failed');
+      this.log.error({ err: error.cause, tool, ...error.details }, 'a call failed');
     return error;
   }
 
@@ -102,11 +165,12 @@ export class CallPipeline {
     tool: string,
     args: unknown,
     request: CallRequest,
-    { vm, job, call }: Trail,
-    error: AppError | undefined,
+    { vm, job, call, confirmedBy }: Trail,
+    outcome: unknown,
     startedAt: number,
   ): Promise<AppError | undefined> {
-    const { caller, requestId, ip, userAgent, clientName, clientVersion } = request;
+    const { caller, requestId, traceparent, ip, userAgent, clientName, clientVersion } = request;
+    const error = outcome instanceof AppError ? outcome : undefined;
     const about = call?.submitted ?? job;
     try {
       await this.audit.record({
@@ -118,10 +182,12 @@ export class CallPipeline {
         projectId: vm?.projectId ?? about?.projectId,
         vmId: vm?.id ?? about?.vmId,
         jobId: about?.id,
-        result: !error ? 'ok' : FAULTS.has(error.code) ? 'failed' : 'refused',
+        result: resultOf(outcome),
+        confirmedBy,
         code: error?.code,
         durationMs: Math.round(performance.now() - startedAt),
         requestId,
+        traceId: traceparent?.split('-')[1],
         ip,
         userAgent,
         clientName,
@@ -140,8 +206,16 @@ export class CallPipeline {
   }
 }
 
+type Work = JobWork<Found, Record<string, unknown>, object>;
+
 /** Our own failures; any other error is a refusal. */
 const FAULTS = new Set(['internal', 'unavailable']);
+
+function resultOf(outcome: unknown): string {
+  if (outcome instanceof InputNeeded) return 'asked';
+  if (!(outcome instanceof AppError)) return 'ok';
+  return FAULTS.has(outcome.code) ? 'failed' : 'refused';
+}
 
 function requireScope(tool: Tool, caller: Caller) {
   if (tool.scope === 'any' || caller.scopes.includes(tool.scope)) return;
@@ -167,14 +241,9 @@ function requireExec(vm: Vm) {
   );
 }
 
-/**
- * An error is JSON in the text and nothing else: clients of the 2025-11-25 line check structured content against the
- * tool's output schema even when the result is an error.
- */
-function toResult(tool: Tool, outcome: AppError | Record<string, unknown>): CallToolResult {
-  if (outcome instanceof AppError) {
-    const text = JSON.stringify({ error: outcome.toBody() });
-    return { isError: true, content: [{ type: 'text', text }] };
-  }
-  return { content: [{ type: 'text', text: tool.text(outcome) }], structuredContent: outcome };
+function tasksRequired({ name }: Tool): AppError {
+  return new AppError(
+    'client_capability_missing',
+    `${name} answers with a task, which this client does not know.`,
+  );
 }

@@ -5,14 +5,13 @@ const prompt: PromptDefinition = {
   title: 'Greet',
   description: 'Greets',
   arguments: { who: 'Somebody' },
-  text: ({ who }) => `Greet ${who}.`,
+  messages: ({ who }) => `Greet ${who}.`,
 };
 
-it('lists its arguments and fills them in', () => {
+it('lists its arguments and fills them in', async () => {
   expect(listedPrompt(prompt).arguments).toEqual([{ name: 'who', description: 'Somebody', required: true }]);
-  expect(getPrompt([prompt], 'greet', { who: 'Ada' }).messages[0]?.content).toEqual({
-    type: 'text',
-    text: 'Greet Ada.',
+  expect(await getPrompt([prompt], 'greet', { who: 'Ada' })).toMatchObject({
+    messages: [{ role: 'user', content: { type: 'text', text: 'Greet Ada.' } }],
   });
 });
 
@@ -22,6 +21,6 @@ it.each([
   ['an empty one', 'greet', { who: '' }],
   ['an unknown one', 'greet', { who: 'Ada', toString: 'x' }],
   ['one that is too long', 'greet', { who: 'x'.repeat(4097) }],
-])('refuses %s', (_what, name, args) => {
-  expect(() => getPrompt([prompt], name, args)).toThrow(expect.objectContaining({ code: -32602 }));
+])('refuses %s', async (_what, name, args) => {
+  await expect(getPrompt([prompt], name, args)).rejects.toMatchObject({ code: -32602 });
 });

@@ -4,6 +4,13 @@ import { z } from 'zod';
 
 export const vmId = z.string().min(1).max(253).describe('Id, exact hostname, or unique prefix of either');
 
+/** Where a confirmation is asked for, a prefix is not enough. */
+export const exactVmId = z.uuid().describe('Id of the VM; no hostname or prefix here');
+export const confirmationPhrase = z
+  .string()
+  .max(256)
+  .optional()
+  .describe('Only when an error has asked for it: the exact phrase that it names');
 export const jobId = z.string().min(1).max(64).describe('Id that the tool which made the job has answered');
 
 export const commandId = z.string().min(1).max(64).describe('command_id that the command was started with');

@@ -5,6 +5,7 @@ import { execVmCommand } from './commands/exec-vm-command.tool.js';
 import { getVmCommandOutput } from './commands/get-vm-command-output.tool.js';
 import { readVmCommandLogs } from './commands/read-vm-command-logs.tool.js';
 import { startVmCommand } from './commands/start-vm-command.tool.js';
+import { answerJob } from './jobs/answer-job.tool.js';
 import { cancelJob } from './jobs/cancel-job.tool.js';
 import { getJob } from './jobs/get-job.tool.js';
 import { listJobs } from './jobs/list-jobs.tool.js';
@@ -12,6 +13,7 @@ import { readJobLogs } from './jobs/read-job-logs.tool.js';
 import { waitForJob } from './jobs/wait-for-job.tool.js';
 import { getVm } from './vms/get-vm.tool.js';
 import { listVms } from './vms/list-vms.tool.js';
+import { setVmExecEnabled } from './vms/set-vm-exec-enabled.tool.js';
 
 /** Every toolset, and whether a request sees it that names none. One that is not here fails catalog.spec.ts. */
 export const toolsets = {
@@ -26,6 +28,7 @@ export const catalog: readonly Tool[] = [
   whoami,
   listVms,
   getVm,
+  setVmExecEnabled,
   execVmCommand,
   startVmCommand,
   getVmCommandOutput,
@@ -36,4 +39,5 @@ export const catalog: readonly Tool[] = [
   waitForJob,
   readJobLogs,
   cancelJob,
+  answerJob,
 ];

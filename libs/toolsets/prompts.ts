@@ -7,7 +7,7 @@ export const prompts: readonly PromptDefinition[] = [
     title: 'Run a command and watch it',
     description: 'Starts a long command on a VM and reports its output while it runs',
     arguments: { vm: 'Id, hostname or unique prefix of the VM', command: 'The shell command' },
-    text: ({ vm, command }) =>
+    messages: ({ vm, command }) =>
       `Run this command on the VM ${vm} with start_vm_command, and send an idempotency_key:
 
 ${command}
@@ -19,7 +19,7 @@ Then read its output with read_vm_command_logs, each time from next_stdout_offse
     title: 'Find out what is wrong with a VM',
     description: 'Looks at a VM, its recent jobs and its system, without changing anything',
     arguments: { vm: 'Id, hostname or unique prefix of the VM', symptom: 'What was noticed' },
-    text: ({ vm, symptom }) =>
+    messages: ({ vm, symptom }) =>
       `Something is wrong with the VM ${vm}: ${symptom}
 
 Find out why, without changing anything. Look at get_vm and at list_jobs of this VM, read the logs of jobs that failed, then look inside with exec_vm_command (load, memory, disks, processes, kernel messages, services). Say what you found, what the most likely cause is, and what you would do about it; do nothing of that yet.`,
@@ -29,7 +29,7 @@ Find out why, without changing anything. Look at get_vm and at list_jobs of this
     title: 'Deploy on a VM and verify it',
     description: 'Carries out a deployment step by step and proves that it works',
     arguments: { vm: 'Id, hostname or unique prefix of the VM', what: 'What is to be deployed, and how' },
-    text: ({ vm, what }) =>
+    messages: ({ vm, what }) =>
       `Deploy this on the VM ${vm}:
 
 ${what}

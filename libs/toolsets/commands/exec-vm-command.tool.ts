@@ -1,5 +1,4 @@
-import { isFinal } from '@longhaul/jobs';
-import { defineTool } from '@longhaul/mcp';
+import { defineJobTool } from '@longhaul/mcp';
 import { z } from 'zod';
 import { SLICE_MAX_BYTES, idempotencyKey, vmId } from '../arguments.js';
 import { streamFields } from '../jobs/stream-fields.js';
@@ -12,7 +11,7 @@ const ANSWER_WITHIN_MS = 50_000;
 /** Nobody waits for a command that found no worker by then. */
 const QUEUE_SECONDS = 45;
 
-export const execVmCommand = defineTool({
+export const execVmCommand = defineJobTool({
   name: 'exec_vm_command',
   title: 'Run a short command',
   description:
@@ -33,20 +32,19 @@ export const execVmCommand = defineTool({
     stdout_truncated: z.boolean().describe('There is more than this answer shows'),
     stderr_truncated: z.boolean(),
   }),
-  text: commandText,
-  async handle(
-    call,
-    { command, timeout_seconds, working_directory, label, idempotency_key: idempotencyKey },
-  ) {
+  content: commandText,
+  answerWithinMs: ANSWER_WITHIN_MS,
+  submit(call, { command, timeout_seconds, working_directory, label, idempotency_key: idempotencyKey }) {
     const payload = { command, timeout_seconds, working_directory };
-    const options = { label, idempotencyKey, lane: 'interactive' as const, queueSeconds: QUEUE_SECONDS };
-    const { id } = await call.submit(vmCommand, payload, options);
-    const job = await call.waitFor(id, ({ state }) => isFinal(state), ANSWER_WITHIN_MS);
-    // Who takes the request back before its id was answered could never stop the command.
-    if (call.request.cancelled?.aborted) await call.cancel(id);
-    const { stdout, stderr } = await readBoth((stream) =>
-      call.services.jobLog.read(id, stream, 0, SLICE_MAX_BYTES),
-    );
+    return call.submit(vmCommand, payload, {
+      label,
+      idempotencyKey,
+      lane: 'interactive',
+      queueSeconds: QUEUE_SECONDS,
+    });
+  },
+  async answer(job, { jobLog }) {
+    const { stdout, stderr } = await readBoth((stream) => jobLog.read(job.id, stream, 0, SLICE_MAX_BYTES));
     return {
       ...commandFields(job),
       ...streamFields('stdout', stdout, 0),

@@ -32,7 +32,7 @@ export const getVmCommandOutput = defineTool({
     stdout_tail_offset: z.int().describe('Where the shown part begins'),
     stderr_tail_offset: z.int(),
   }),
-  text: commandText,
+  content: commandText,
   async handle(call, { stdout_tail_bytes, stderr_tail_bytes }) {
     requireCommand(call.job);
     const bytes = { stdout: stdout_tail_bytes, stderr: stderr_tail_bytes };

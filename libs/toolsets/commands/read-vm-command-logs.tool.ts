@@ -19,7 +19,7 @@ export const readVmCommandLogs = defineTool({
     max_bytes: z.int().min(1).max(SLICE_MAX_BYTES).default(16_384).describe('Of each stream'),
   }),
   output: z.object({ command_id: z.string(), status: commandStatus, ...outputShape }),
-  text: commandText,
+  content: commandText,
   async handle(call, { stdout_offset, stderr_offset, max_bytes: maxBytes }) {
     requireCommand(call.job);
     const from = { stdout: stdout_offset, stderr: stderr_offset };

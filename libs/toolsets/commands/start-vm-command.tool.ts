@@ -1,11 +1,11 @@
-import { defineTool } from '@longhaul/mcp';
+import { defineJobTool } from '@longhaul/mcp';
 import { z } from 'zod';
 import { idempotencyKey, vmId } from '../arguments.js';
 import { commandArguments } from './command-arguments.js';
-import { commandStatus } from './command-fields.js';
+import { commandFields, commandShape } from './command-fields.js';
 import { vmCommand } from './vm-command.job.js';
 
-export const startVmCommand = defineTool({
+export const startVmCommand = defineJobTool({
   name: 'start_vm_command',
   title: 'Start a long command',
   description:
@@ -21,23 +21,21 @@ export const startVmCommand = defineTool({
     idempotency_key: idempotencyKey,
   }),
   output: z.object({
-    command_id: z.string(),
-    status: commandStatus,
+    ...commandShape,
     vm_id: z.string(),
     label: z.string().optional(),
     created_at: z.string(),
   }),
-  async handle(
-    call,
-    { command, timeout_seconds, working_directory, label, idempotency_key: idempotencyKey },
-  ) {
+  answerWithinMs: 0,
+  submit(call, { command, timeout_seconds, working_directory, label, idempotency_key: idempotencyKey }) {
     const payload = { command, timeout_seconds, working_directory };
-    const job = await call.submit(vmCommand, payload, { label, idempotencyKey });
+    return call.submit(vmCommand, payload, { label, idempotencyKey });
+  },
+  async answer(job) {
     return {
-      command_id: job.id,
-      status: commandStatus.parse(job.state),
-      vm_id: call.vm.id,
-      label,
+      ...commandFields(job),
+      vm_id: job.vmId!,
+      label: job.label ?? undefined,
       created_at: job.createdAt.toISOString(),
     };
   },

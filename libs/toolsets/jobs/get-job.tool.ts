@@ -1,7 +1,7 @@
 import { defineTool } from '@longhaul/mcp';
 import { z } from 'zod';
 import { jobId } from '../arguments.js';
-import { jobFields, jobShape } from './job-fields.js';
+import { jobAnswer, jobAnswerShape } from './job-fields.js';
 
 export const getJob = defineTool({
   name: 'get_job',
@@ -11,8 +11,8 @@ export const getJob = defineTool({
   scope: 'any',
   annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
   input: z.strictObject({ job_id: jobId }),
-  output: z.object(jobShape),
-  async handle({ job }) {
-    return jobFields(job);
+  output: z.object(jobAnswerShape),
+  async handle({ job, services }) {
+    return jobAnswer(job, services);
   },
 });

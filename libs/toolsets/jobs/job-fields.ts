@@ -1,4 +1,5 @@
 import type { ErrorBody } from '@longhaul/errors';
+import type { Services } from '@longhaul/mcp';
 import { JobState, type Job } from '@longhaul/persistence';
 import { z } from 'zod';
 
@@ -50,6 +51,30 @@ export function jobLine(job: Job): z.output<z.ZodObject<typeof jobLineShape>> {
 
 export function jobFields(job: Job): z.output<z.ZodObject<typeof jobShape>> {
   return { ...jobLine(job), progress: job.progress ?? undefined, result: job.result ?? undefined };
+}
+
+/** As one answer about a job shows it that may await input. */
+export const jobAnswerShape = {
+  ...jobShape,
+  questions: z
+    .array(
+      z.object({
+        key: z.string(),
+        message: z.string(),
+        schema: z.record(z.string(), z.unknown()).describe("JSON Schema of the answer's content"),
+      }),
+    )
+    .optional()
+    .describe('Of awaiting_input: answer_job answers them'),
+};
+
+export async function jobAnswer(
+  job: Job,
+  { jobs }: Services,
+): Promise<z.output<z.ZodObject<typeof jobAnswerShape>>> {
+  if (job.state !== 'awaiting_input') return jobFields(job);
+  const questions = Object.entries(await jobs.questions(job.id));
+  return { ...jobFields(job), questions: questions.map(([key, question]) => ({ key, ...question })) };
 }
 
 /** The stored error of a job that has one. */

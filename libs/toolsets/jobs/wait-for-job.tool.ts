@@ -2,7 +2,7 @@ import { isFinal } from '@longhaul/jobs';
 import { defineTool } from '@longhaul/mcp';
 import { z } from 'zod';
 import { jobId } from '../arguments.js';
-import { jobFields, jobShape } from './job-fields.js';
+import { jobAnswer, jobAnswerShape } from './job-fields.js';
 
 export const waitForJob = defineTool({
   name: 'wait_for_job',
@@ -16,13 +16,13 @@ export const waitForJob = defineTool({
     job_id: jobId,
     timeout_seconds: z.int().min(0).max(50).default(30),
   }),
-  output: z.object(jobShape),
+  output: z.object(jobAnswerShape),
   async handle(call, { timeout_seconds: seconds }) {
     const settled = await call.waitFor(
       call.job.id,
       ({ state }) => isFinal(state) || state === 'awaiting_input',
       seconds * 1000,
     );
-    return jobFields(settled);
+    return jobAnswer(settled, call.services);
   },
 });

@@ -1,0 +1,63 @@
+import { AppError } from '@longhaul/errors';
+import type { Job } from '@longhaul/persistence';
+import {
+  ProtocolError,
+  ProtocolErrorCode,
+  type Result,
+  type Server,
+  type ServerContext,
+} from '@modelcontextprotocol/server';
+import { z } from 'zod';
+import { tasksMissing, toProtocolError } from './answer.js';
+import type { CallRequest, Services } from './call.js';
+import type { CallPipeline } from './pipeline.js';
+import { answerQuestions } from './questions.js';
+import { detailedTaskOf } from './tasks.js';
+import type { Tool } from './tool.js';
+
+const params = z.looseObject({ taskId: z.string().min(1).max(128) });
+
+/** The methods of the tasks extension (revision 2026-07-28). Each goes through the gates of every call. */
+export function serveTasks(
+  server: Server,
+  pipeline: CallPipeline,
+  tools: ReadonlyMap<string, Tool>,
+  requestOf: (context: ServerContext) => CallRequest,
+  ttlMs: number,
+): void {
+  const toolOf = (job: Job) => tools.get(job.tool ?? '');
+  const serve = (method: string, act: Act) =>
+    server.setRequestHandler(method, { params }, async ({ taskId }, context) => {
+      const request = requestOf(context);
+      if (!request.client?.tasks) throw tasksMissing();
+      const bound = (job: Job, tool: Tool, services: Services) =>
+        act({ job, tool, services, request, context });
+      return pipeline.runOnTask(method, taskId, request, toolOf, bound).catch(asProtocolError);
+    });
+
+  serve('tasks/get', ({ job, tool, services }) => detailedTaskOf(job, tool, services, ttlMs));
+  serve('tasks/cancel', async ({ job, services, request }) => {
+    await services.jobs.cancel(job.id, actorOf(request));
+    return {};
+  });
+  serve('tasks/update', async ({ job, services, request, context }) => {
+    const responses = context.mcpReq.inputResponses;
+    if (!responses) throw new ProtocolError(ProtocolErrorCode.InvalidParams, 'inputResponses: missing');
+    await answerQuestions(job, responses, services, actorOf(request));
+    return {};
+  });
+}
+
+type Act = (task: {
+  job: Job;
+  tool: Tool;
+  services: Services;
+  request: CallRequest;
+  context: ServerContext;
+}) => Promise<Result>;
+
+const actorOf = ({ caller: { userId, tokenId }, requestId }: CallRequest) => ({ userId, tokenId, requestId });
+
+function asProtocolError(thrown: unknown): never {
+  throw thrown instanceof AppError ? toProtocolError(thrown) : thrown;
+}

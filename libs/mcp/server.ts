@@ -1,0 +1,210 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { redactText } from '@longhaul/errors';
+import { CONFIG } from '@longhaul/config';
+import { retentionConfig } from '@longhaul/jobs';
+import {
+  CLIENT_CAPABILITIES_META_KEY,
+  CLIENT_INFO_META_KEY,
+  ProtocolError,
+  ProtocolErrorCode,
+  Server,
+  TRACEPARENT_META_KEY,
+  type CallToolResult,
+  type ClientCapabilities,
+  type Implementation,
+  type JSONRPCMessage,
+  type ServerContext,
+  type Transport,
+  type TransportSendOptions,
+} from '@modelcontextprotocol/server';
+import type { z } from 'zod';
+import { TASKS_EXTENSION } from './answer.js';
+import type { CallRequest, ClientSide } from './call.js';
+import { INSTRUCTIONS, SERVER_INFO } from './identity.js';
+import { CallPipeline, isJob, type CallOutcome } from './pipeline.js';
+import { getPrompt, listedPrompt } from './prompt.js';
+import { RequestStates } from './request-states.js';
+import { completeResource, listResources, readResource, type RunTool } from './resource.js';
+import { serveTasks } from './serve-tasks.js';
+import { createdTask } from './tasks.js';
+import type { Catalog, Tool } from './tool.js';
+
+/** What clients may keep, of what changes only with an upgrade or with the token. */
+const CACHE = { ttlMs: 300_000, cacheScope: 'private' } as const;
+const CACHE_HINTS = { 'tools/list': CACHE, 'server/discover': CACHE };
+const DAY_MS = 86_400_000;
+/** Version, trace id, parent id and flags, as W3C Trace Context has them. */
+const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/** Under this token the module finds the catalogue of its app. */
+export const CATALOG = Symbol('catalog');
+
+/** What a modern request says of its client; the SDK has checked it. */
+interface Envelope {
+  [CLIENT_INFO_META_KEY]?: Implementation;
+  [CLIENT_CAPABILITIES_META_KEY]?: ClientCapabilities;
+}
+
+/** How a server object is used: for one request of either revision, or for a session of the 2025-11-25 line. */
+export type Serving = 'modern' | 'legacy' | 'session';
+
+/** Makes the SDK's server objects out of the catalogue, whose schemas were computed at load. */
+@Injectable()
+export class McpServers {
+  private readonly byName: ReadonlyMap<string, Tool>;
+  /** How long a task can be asked for, at least. */
+  private readonly ttlMs: number;
+
+  constructor(
+    @Inject(CATALOG) private readonly catalog: Catalog,
+    @Inject(CONFIG) config: z.output<typeof retentionConfig>,
+    private readonly pipeline: CallPipeline,
+    private readonly states: RequestStates,
+  ) {
+    this.byName = new Map(catalog.tools.map((tool) => [tool.name, tool]));
+    this.ttlMs = config.JOB_RETENTION_DAYS * DAY_MS;
+  }
+
+  /** The request in whose name a handler is called travels in `authInfo.extra.request` of each HTTP request. */
+  serve(serving: Serving): Server {
+    const isModern = serving === 'modern';
+    const server = new TaskServer(SERVER_INFO, {
+      capabilities: {
+        tools: { listChanged: true },
+        resources: { subscribe: true, listChanged: true },
+        prompts: {},
+        completions: {},
+        ...(isModern ? { extensions: { [TASKS_EXTENSION]: {} } } : { logging: {} }),
+      },
+      instructions: INSTRUCTIONS,
+      cacheHints: CACHE_HINTS,
+      requestState: { verify: (state, context) => this.states.verify(state, context) },
+    });
+    const requestOf = (context: ServerContext) => this.requestOf(server, serving, context);
+    server.setRequestHandler('tools/list', (_request, context) => {
+      const request = httpRequestOf(context);
+      return { tools: this.catalog.tools.filter((tool) => shows(request, tool)).map(({ listed }) => listed) };
+    });
+    server.setRequestHandler('tools/call', async ({ params }, context) => {
+      const request = requestOf(context);
+      const outcome = await this.call(params.name, params.arguments, request);
+      if (!isJob(outcome)) return outcome;
+      return createdTask(outcome.job, this.ttlMs);
+    });
+    this.serveReading(server, requestOf);
+    if (isModern) serveTasks(server, this.pipeline, this.byName, requestOf, this.ttlMs);
+    return server;
+  }
+
+  /** Resources are read by tools; prompts are the same for everybody. */
+  private serveReading(server: Server, requestOf: (context: ServerContext) => CallRequest) {
+    const { prompts } = this.catalog;
+    const visible = (context: ServerContext) =>
+      this.catalog.resources.filter(({ definition }) => shows(httpRequestOf(context), definition.tool));
+    const runner = (context: ServerContext): RunTool => {
+      // What reads for a resource answers at once: it has nobody to ask and no task to give.
+      const request = { ...requestOf(context), client: undefined };
+      return async (tool, args) => (await this.pipeline.run(tool, args, request)) as CallToolResult;
+    };
+    server.setRequestHandler('resources/templates/list', (_request, context) => ({
+      resourceTemplates: visible(context).map(({ listed }) => listed),
+    }));
+    server.setRequestHandler('resources/list', async (_request, context) => ({
+      resources: await listResources(visible(context), runner(context)),
+    }));
+    server.setRequestHandler('resources/read', ({ params }, context) =>
+      readResource(visible(context), params.uri, runner(context)),
+    );
+    server.setRequestHandler('completion/complete', async ({ params: { ref, argument } }, context) => {
+      if (ref.type !== 'ref/resource') return { completion: { values: [] } };
+      const values = await completeResource(visible(context), ref.uri, argument, runner(context));
+      return { completion: { values } };
+    });
+    server.setRequestHandler('prompts/list', () => ({ prompts: prompts.map(listedPrompt) }));
+    server.setRequestHandler('prompts/get', ({ params }, context) =>
+      getPrompt(prompts, params.name, params.arguments, requestOf(context).client),
+    );
+  }
+
+  private async call(name: string, args: unknown, request: CallRequest): Promise<CallOutcome> {
+    const tool = this.byName.get(name);
+    if (tool && request.selection(tool)) return this.pipeline.run(tool, args, request);
+    await this.pipeline.recordUnknown(name, args, request);
+    const message = `Unknown tool ${redactText(name, 128)}; tools/list names those there are.`;
+    throw new ProtocolError(ProtocolErrorCode.InvalidParams, message, { code: 'unknown_tool' });
+  }
+
+  private requestOf(server: Server, serving: Serving, context: ServerContext): CallRequest {
+    const { mcpReq } = context;
+    const envelope: Envelope = mcpReq.envelope ?? {};
+    const isModern = serving === 'modern';
+    const info = isModern ? envelope[CLIENT_INFO_META_KEY] : server.getClientVersion();
+    // Nothing reaches a client of the older line before its result does, unless it has a session.
+    const capabilities = isModern ? envelope[CLIENT_CAPABILITIES_META_KEY] : server.getClientCapabilities();
+    const traceparent = mcpReq._meta?.[TRACEPARENT_META_KEY];
+    return {
+      ...httpRequestOf(context),
+      ...clientOf(info),
+      ...(typeof traceparent === 'string' && TRACEPARENT.test(traceparent) && { traceparent }),
+      // On the 2025-11-25 line a lost connection does not take a request back.
+      ...(isModern && { cancelled: mcpReq.signal }),
+      client: this.clientSide(capabilities, isModern, context),
+    };
+  }
+
+  private clientSide(
+    capabilities: ClientCapabilities | undefined,
+    isModern: boolean,
+    context: ServerContext,
+  ): ClientSide {
+    const { mcpReq } = context;
+    const progressToken = mcpReq._meta?.progressToken;
+    const notify = (method: string, params: object) =>
+      void mcpReq.notify({ method, params: { ...params } }).catch(() => undefined);
+    return {
+      tasks: isModern && declaresTasks(capabilities),
+      capabilities,
+      responses: mcpReq.inputResponses,
+      state: mcpReq.requestState(),
+      seal: (state) => this.states.seal(state, context),
+      ...(progressToken !== undefined && {
+        progress: (progress) => notify('notifications/progress', { progressToken, ...progress }),
+      }),
+      log: (level, data) => void mcpReq.log(level, data).catch(() => undefined),
+    };
+  }
+}
+
+/** The SDK gives every result of tools/call a `content`; a task has none. */
+class TaskServer extends Server {
+  override connect(transport: Transport): Promise<void> {
+    const send = transport.send.bind(transport);
+    transport.send = (message: JSONRPCMessage, options?: TransportSendOptions) => {
+      const result = 'result' in message ? message.result : undefined;
+      if (result?.resultType === 'task') delete result.content;
+      return send(message, options);
+    };
+    return super.connect(transport);
+  }
+}
+
+export const declaresTasks = (capabilities: ClientCapabilities | undefined): boolean =>
+  capabilities?.extensions?.[TASKS_EXTENSION] !== undefined;
+
+/** As the HTTP side has made it. */
+export const httpRequestOf = ({ http }: ServerContext): CallRequest =>
+  http?.authInfo?.extra?.request as CallRequest;
+
+export const shows = ({ caller, selection }: CallRequest, tool: Tool) =>
+  selection(tool) && (tool.scope === 'any' || caller.scopes.includes(tool.scope));
+
+/** Name and version of the client, where it says them in the form that it should. */
+function clientOf(
+  info: Partial<Implementation> | undefined,
+): Pick<CallRequest, 'clientName' | 'clientVersion'> {
+  const { name, version } = info ?? {};
+  return {
+    ...(typeof name === 'string' && { clientName: name }),
+    ...(typeof version === 'string' && { clientVersion: version }),
+  };
+}
