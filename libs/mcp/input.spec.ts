@@ -39,6 +39,14 @@ it('keeps what earlier rounds have answered, and asks only for the rest', () => 
   expect(answersTo({ who: name, second: name }, later)).toEqual({ who: ada, second: ada });
 });
 
+it('keeps what was answered before the next question of the same round', () => {
+  const asking = client({ responses: { who: ada } });
+  answersTo({ who: name }, asking);
+  expect(() => answersTo({ second: name }, asking)).toThrow(
+    expect.objectContaining({ answers: { who: ada } }),
+  );
+});
+
 it('binds what travels through the client to one call', () => {
   const digest = digestOf('reinstall', { vm_id: 'a' });
   const state = { id: 'x', digest, expiresAt: 0, answers: {} };

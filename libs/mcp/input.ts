@@ -23,6 +23,8 @@ export interface Asking {
   responses?: Record<string, unknown>;
   /** What the last round of the same call left, its signature checked. */
   state?: RequestState;
+  /** Answers that this round has taken so far, those of earlier rounds among them. */
+  taken?: InputAnswers;
   /** Signs what the next round needs. */
   seal(state: RequestState): Promise<string>;
 }
@@ -56,7 +58,7 @@ export class InputNeeded extends Error {
 
 /** Throws InputNeeded while one of the requests has no answer of the form that it asks for. */
 export function answersTo(requests: InputRequests, client: Asking | undefined): InputAnswers {
-  const answers: InputAnswers = { ...client?.state?.answers };
+  const answers: InputAnswers = { ...client?.state?.answers, ...client?.taken };
   const missing: InputRequests = {};
   for (const [key, request] of Object.entries(requests)) {
     if (Object.hasOwn(answers, key)) continue;
@@ -64,6 +66,7 @@ export function answersTo(requests: InputRequests, client: Asking | undefined): 
     if (isAnswerTo(request, client?.responses, key)) answers[key] = answer as Record<string, unknown>;
     else missing[key] = request;
   }
+  if (client) client.taken = answers;
   if (Object.keys(missing).length > 0) throw new InputNeeded(missing, answers);
   return answers;
 }
