@@ -4,6 +4,7 @@ import { createLogger } from '@longhaul/telemetry';
 import { toNodeHandler, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
 import { createMcpHandler } from '@modelcontextprotocol/server';
 import type { CallRequest } from './call.js';
+import { ParamHeaders } from './param-headers.js';
 import { CallPipeline } from './pipeline.js';
 import { parseSelection, type Narrowing, type Selection } from './selection.js';
 import { CATALOG, McpServers } from './server.js';
@@ -23,13 +24,16 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     onerror: (error) => this.log.debug({ err: error }, 'request rejected'),
   });
   private readonly nodeHandler = toNodeHandler(this.handler);
+  private readonly paramHeaders: ParamHeaders;
   private readonly underway = new Set<Promise<void>>();
 
   constructor(
     @Inject(CATALOG) private readonly catalog: Catalog,
     private readonly servers: McpServers,
     private readonly pipeline: CallPipeline,
-  ) {}
+  ) {
+    this.paramHeaders = new ParamHeaders(catalog.tools);
+  }
 
   /** Which tools an HTTP request is about. Errors: `invalid_arguments`. */
   select(narrowing: Narrowing): Selection {
@@ -38,6 +42,11 @@ export class McpEndpoint implements BeforeApplicationShutdown {
 
   /** Answers one HTTP request whose caller is known and whose body has been parsed. */
   async handle(req: NodeRequest, res: NodeResponse, body: unknown, request: CallRequest): Promise<void> {
+    const refusal = this.paramHeaders.check(body, req.headers);
+    if (refusal) {
+      res.writeHead(400, { 'content-type': 'application/json' }).end(JSON.stringify(refusal));
+      return;
+    }
     const { tokenId, scopes } = request.caller;
     req.auth = { token: tokenId, clientId: tokenId, scopes, extra: { request } };
     const answered = this.nodeHandler(req, res, body);
