@@ -1,12 +1,6 @@
 import { AppError } from '@longhaul/errors';
 import type { Job } from '@longhaul/persistence';
-import {
-  ProtocolError,
-  ProtocolErrorCode,
-  type Result,
-  type Server,
-  type ServerContext,
-} from '@modelcontextprotocol/server';
+import { type Result, type Server, type ServerContext } from '@modelcontextprotocol/server';
 import { z } from 'zod';
 import { tasksMissing, toProtocolError } from './answer.js';
 import type { CallRequest, Services } from './call.js';
@@ -41,8 +35,10 @@ export function serveTasks(
     return {};
   });
   serve('tasks/update', async ({ job, services, request, context }) => {
-    const responses = context.mcpReq.inputResponses;
-    if (!responses) throw new ProtocolError(ProtocolErrorCode.InvalidParams, 'inputResponses: missing');
+    const { inputResponses, droppedInputResponseKeys: dropped = [] } = context.mcpReq;
+    if (!inputResponses) throw new AppError('invalid_arguments', 'inputResponses: missing');
+    // The SDK leaves out what is no object; to us it is an answer of the wrong form.
+    const responses = { ...Object.fromEntries(dropped.map((key) => [key, null])), ...inputResponses };
     await answerQuestions(job, responses, services, actorOf(request));
     return {};
   });
