@@ -44,7 +44,8 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   async handle(req: NodeRequest, res: NodeResponse, body: unknown, request: CallRequest): Promise<void> {
     const refusal = this.paramHeaders.check(body, req.headers);
     if (refusal) {
-      res.writeHead(400, { 'content-type': 'application/json' }).end(JSON.stringify(refusal));
+      res.writeHead(400, { 'content-type': 'application/json' });
+      res.end(JSON.stringify(refusal));
       return;
     }
     const { tokenId, scopes } = request.caller;
