@@ -147,12 +147,10 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       logLimitBytes: this.config.LOG_STREAM_LIMIT,
       vmProvider: (vm) => this.providers.of(vm),
       ask: (questions, answerSeconds) => this.attempts.ask(ref, questions, answerSeconds),
-      progress: ({ progress, total, message }) => {
-        running.progress = {
-          progress,
-          total,
-          message: message && redactText(message.slice(0, PROGRESS_MESSAGE_MAX)),
-        };
+      progress: ({ message, ...progress }) => {
+        // Half of a surrogate pair would make the heartbeat of all jobs fail.
+        const text = message && redactText(message).slice(0, PROGRESS_MESSAGE_MAX).toWellFormed();
+        running.progress = { ...progress, message: text };
       },
     };
     return handler.run(context, handler.kind.payload.parse(job.payload));

@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { CONFIG, envInteger } from '@longhaul/config';
-import { Database } from '@longhaul/persistence';
+import { Database, Prisma } from '@longhaul/persistence';
 import { z } from 'zod';
 
 export const retentionConfig = z.object({
@@ -31,16 +31,16 @@ export class Retention {
   }
 
   /**
-   * Jobs whose end is long ago, with their logs, which have no foreign key. Naming every project and the time of creation,
-   * which is before the end, lets the index of jobs by project and creation find them.
+   * Jobs whose end is long ago, with their logs, which have no foreign key. Naming all projects and the time of creation,
+   * which is before the end, lets the index over both find them.
    */
   private async deleteJobs(): Promise<number> {
+    const since = Prisma.sql`now() - ${this.days} * interval '1 day'`;
     return this.db.$executeRaw`
-      WITH kept AS (SELECT now() - ${this.days} * interval '1 day' AS since),
-      old AS (
+      WITH old AS (
         SELECT id FROM jobs
-        WHERE project_id = ANY (ARRAY(SELECT id FROM projects)) AND created_at < (SELECT since FROM kept)
-          AND finished_at < (SELECT since FROM kept) AND NOT quarantined
+        WHERE project_id = ANY (ARRAY(SELECT id FROM projects)) AND created_at < ${since} AND finished_at < ${since}
+          AND NOT quarantined
         LIMIT ${BATCH} FOR UPDATE SKIP LOCKED),
       chunks AS (DELETE FROM job_log_chunks USING old WHERE job_id = old.id),
       streams AS (DELETE FROM job_log_streams USING old WHERE job_id = old.id)
