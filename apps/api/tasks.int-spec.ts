@@ -77,8 +77,10 @@ describe('a call of a tool whose work is a job', () => {
     await worker.finish(ref, { state: 'succeeded', result: { exit_code: 0, duration_ms: 5 } });
     const { result: task } = await ask('tasks/get', { taskId: created!.taskId });
     expect(isDetailedTaskV2(task)).toBe(true);
-    const { _meta, ...waited } = (await ask('tools/call', { name: 'exec_vm_command', arguments: args }, {}))
-      .result!;
+    const { _meta: identity, ...waited } = (
+      await ask('tools/call', { name: 'exec_vm_command', arguments: args }, {})
+    ).result!;
+    expect(identity).toBeDefined();
     expect(waited).toMatchObject({ resultType: 'complete', structuredContent: { stdout: 'done\n' } });
     expect(task).toMatchObject({ status: 'completed', result: waited });
   });
@@ -128,7 +130,7 @@ describe('the end of a job', () => {
   it('by a cancel is a cancelled task; another cancel changes nothing', async () => {
     const taskId = await startTask();
     const ref = await worker.claim(taskId);
-    for (const _again of [1, 2]) {
+    for (let times = 0; times < 2; times++) {
       const { result } = await ask('tasks/cancel', { taskId });
       expect(Object.keys(result!).filter((key) => key !== '_meta')).toEqual(['resultType']);
     }
