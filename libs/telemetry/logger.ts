@@ -30,7 +30,7 @@ export function createLogger(name: string): Logger {
     name,
     level,
     timestamp: stdTimeFunctions.isoTime,
-    mixin: () => correlation.getStore() ?? {},
+    mixin: () => ({ ...correlation.getStore() }),
     serializers: { err: (error: unknown) => bareError(error) },
     redact: { paths: ['token', 'password', 'authorization', '*.token', '*.password', '*.authorization'] },
     hooks: {

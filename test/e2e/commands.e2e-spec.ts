@@ -55,7 +55,7 @@ describe.each([
 describe('exec_vm_command', () => {
   it('answers exit code and both streams', async () => {
     expect(await exec('echo out; echo err >&2; exit 3')).toMatchObject({
-      isError: false,
+      isError: true,
       status: 'failed',
       exit_code: 3,
       stdout: 'out\n',
@@ -77,7 +77,7 @@ describe('exec_vm_command', () => {
 
   it('ends a command whose time is over, with what it had said', async () => {
     expect(await exec('echo begun; sleep 1000', { timeout_seconds: 1 })).toMatchObject({
-      isError: false,
+      isError: true,
       status: 'timed_out',
       timed_out: true,
       stdout: 'begun\n',

@@ -176,7 +176,7 @@ export type Call = (name: string, args?: Record<string, unknown>) => Promise<Ans
 
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
 
-/** Structured content of a good answer, the error body of a bad one. */
+/** Structured content where there is some, be it of a job that ended badly, else the error body. */
 function caller(send: (name: string, args: Record<string, unknown>) => Promise<unknown>): Call {
   return async (name, args = {}) => {
     const result = (await send(name, args)) as {
@@ -184,7 +184,7 @@ function caller(send: (name: string, args: Record<string, unknown>) => Promise<u
       structuredContent?: Record<string, unknown>;
       content: { text: string }[];
     };
-    const body = result.isError ? JSON.parse(result.content[0]!.text).error : result.structuredContent;
+    const body = result.structuredContent ?? JSON.parse(result.content[0]!.text).error;
     return { ...body, isError: result.isError === true };
   };
 }
