@@ -21,12 +21,21 @@ const AUTHENTICATED_AT_ONCE = 100;
 @Injectable()
 export class Access {
   private readonly callerOf = batched((hashes: Buffer[]) => this.callersOf(hashes), AUTHENTICATED_AT_ONCE);
+  private readonly callerNow = batched((ids: string[]) => this.callersNow(ids), AUTHENTICATED_AT_ONCE);
 
   constructor(private readonly db: Database) {}
 
   /** The caller behind a bearer token, asked of the database every time so that a revocation holds at once. */
   authenticate(token: string): Promise<Caller | undefined> {
     return this.callerOf(hashToken(token));
+  }
+
+  /**
+   * For what outlives its request: the caller as the token and the memberships are now, undefined once the token holds no
+   * more. Those who ask together share a statement.
+   */
+  renew({ tokenId }: Caller): Promise<Caller | undefined> {
+    return this.callerNow(tokenId);
   }
 
   /** By hostname. `after` is the id of the last VM of the page before; one that is not the caller's is `vm_not_found`. */
@@ -81,13 +90,22 @@ export class Access {
   }
 
   private async callersOf(hashes: Buffer[]): Promise<(Caller | undefined)[]> {
-    const rows = await this.db.$queryRaw<(Caller & { hash: Uint8Array })[]>`
+    const rows = await this.callers(Prisma.sql`t.hash = ANY(${hashes}::bytea[])`);
+    const callers = new Map(rows.map(({ hash, ...caller }) => [Buffer.from(hash).toString('hex'), caller]));
+    return hashes.map((hash) => callers.get(hash.toString('hex')));
+  }
+
+  private async callersNow(tokenIds: string[]): Promise<(Caller | undefined)[]> {
+    const rows = await this.callers(Prisma.sql`t.id = ANY(${tokenIds}::uuid[])`);
+    const callers = new Map(rows.map(({ hash: _hash, ...caller }) => [caller.tokenId, caller]));
+    return tokenIds.map((id) => callers.get(id));
+  }
+
+  private callers(tokens: Prisma.Sql): Promise<(Caller & { hash: Uint8Array })[]> {
+    return this.db.$queryRaw`
       SELECT t.hash, t.user_id AS "userId", u.email, t.id AS "tokenId", t.scopes,
         ARRAY(SELECT project_id::text FROM project_members WHERE user_id = t.user_id) AS "projectIds"
       FROM tokens t JOIN users u ON u.id = t.user_id
-      WHERE t.hash = ANY(${hashes}::bytea[]) AND t.revoked_at IS NULL
-        AND (t.expires_at IS NULL OR t.expires_at > now())`;
-    const callers = new Map(rows.map(({ hash, ...caller }) => [Buffer.from(hash).toString('hex'), caller]));
-    return hashes.map((hash) => callers.get(hash.toString('hex')));
+      WHERE ${tokens} AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())`;
   }
 }

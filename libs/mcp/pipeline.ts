@@ -34,7 +34,7 @@ interface Trail {
 @Injectable()
 export class CallPipeline {
   private readonly log = createLogger('mcp');
-  private readonly services: Services;
+  readonly services: Services;
   private readonly open = new Set<AbortController>();
   private stopping = false;
 
@@ -70,23 +70,32 @@ export class CallPipeline {
    * One of the `tasks/…` methods on a job that a tool has made, through the gates of every call. A task of a tool that the
    * request is not about is `task_not_found` like a foreign one. Errors: AppError, also when the call cannot be audited.
    */
-  async runOnTask<Result>(
+  runOnTask<Result>(
     method: string,
     jobId: string,
     request: CallRequest,
     toolOf: (job: Job) => Tool | undefined,
     act: (job: Job, tool: Tool, services: Services) => Promise<Result>,
   ): Promise<Result> {
-    const startedAt = performance.now();
-    const trail: Trail = {};
-    const attempt = async () => {
+    return this.runMethod(method, { taskId: jobId }, request, async (trail) => {
       trail.job = await this.services.jobs.find(jobId, request.caller);
       const tool = toolOf(trail.job);
       if (!tool || !request.selection(tool)) throw new AppError('job_not_found', 'There is no such task.');
       return act(trail.job, tool, this.services);
-    };
-    const outcome = await attempt().catch((thrown: unknown) => this.explain(method, thrown));
-    const withheld = await this.record(method, { taskId: jobId }, request, trail, outcome, startedAt);
+    });
+  }
+
+  /** A method other than tools/call, audited like it. Errors: AppError, also when it cannot be audited. */
+  async runMethod<Result>(
+    method: string,
+    args: unknown,
+    request: CallRequest,
+    act: (trail: Trail) => Promise<Result>,
+  ): Promise<Result> {
+    const startedAt = performance.now();
+    const trail: Trail = {};
+    const outcome = await act(trail).catch((thrown: unknown) => this.explain(method, thrown));
+    const withheld = await this.record(method, args, request, trail, outcome, startedAt);
     if (withheld) throw withheld;
     if (outcome instanceof AppError) throw outcome;
     return outcome;
