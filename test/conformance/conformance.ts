@@ -1,5 +1,5 @@
-import { installSuite, type Suite } from './install.js';
-import { countChecks, isFailed, isSkipped, report, runSuite, type Scenario } from './suite.js';
+import { installSuite } from './install.js';
+import { countChecks, isFailed, isSkipped, report, runSuite, type Scenario, type Target } from './suite.js';
 import { startTestBuild, type Shape } from './test-build.js';
 
 type Part = 'requirements_2026_07_28' | 'requirements_2025_11_25' | 'tasks';
@@ -39,10 +39,11 @@ const NEED_SESSIONS = [
 
 export const PARTS = Object.keys(SCENARIOS) as Part[];
 
-/** Runs `parts` of the suite against Longhaul in this shape. `ok` is whether all is as it should be. */
+/** Runs `parts` of the suite against Longhaul in this shape. `ok` is whether all is as it should be. Throws when interrupted. */
 export async function conform(
   shape: Shape,
   parts: readonly Part[],
+  interrupt: AbortSignal,
 ): Promise<{ ok: boolean; tallies: Tallies }> {
   const suite = await installSuite();
   const build = await startTestBuild(shape);
@@ -50,7 +51,7 @@ export async function conform(
   let ok = true;
   try {
     for (const part of parts) {
-      const scenarios = await runPart(suite, build.url, part, nameOf(shape));
+      const scenarios = await runPart({ ...suite, url: build.url, interrupt }, part, nameOf(shape));
       const excused = part === 'requirements_2025_11_25' && !shape.sessions ? NEED_SESSIONS : [];
       tallies[part] = tally(part, scenarios);
       ok = judge(part, scenarios, excused) && ok;
@@ -65,14 +66,14 @@ export async function conform(
 export const nameOf = ({ apis, queue, sessions }: Shape) =>
   `${apis}-api-${queue}${sessions ? '' : '-stateless'}`;
 
-async function runPart(suite: Suite, url: string, part: Part, shape: string): Promise<Scenario[]> {
+async function runPart(target: Target, part: Part, shape: string): Promise<Scenario[]> {
   if (part !== 'tasks') {
     const revision = part.replace('requirements_', '').replaceAll('_', '-');
-    return runSuite(suite, url, `${shape}/${part}`, ['--requirements', revision]);
+    return runSuite(target, `${shape}/${part}`, ['--requirements', revision]);
   }
   const scenarios: Scenario[] = [];
   for (const name of TASKS) {
-    scenarios.push(...(await runSuite(suite, url, `${shape}/tasks/${name}`, ['--scenario', name])));
+    scenarios.push(...(await runSuite(target, `${shape}/tasks/${name}`, ['--scenario', name])));
   }
   return scenarios;
 }

@@ -27,6 +27,10 @@ if (!(shape.apis >= 1 && shape.apis <= 8) || !['postgres', 'redis'].includes(sha
   process.exit(2);
 }
 
+const controller = new AbortController();
+const interrupt = controller.signal;
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => controller.abort());
+
 /** Sessions have to do neither with the new revision nor with the queue. */
 const [revision2026, revision2025, tasks] = PARTS;
 const MATRIX = [
@@ -42,7 +46,7 @@ async function runMatrix() {
   let ok = true;
   for (const [each, parts] of MATRIX) {
     console.log(`\n${nameOf(each)}`);
-    const { ok: good, tallies } = await conform(each, parts);
+    const { ok: good, tallies } = await conform(each, parts, interrupt);
     matrix[nameOf(each)] = tallies;
     ok &&= good;
   }
@@ -52,24 +56,23 @@ async function runMatrix() {
 async function serve() {
   const build = await startTestBuild(shape);
   console.log(`${build.url} until Ctrl-C`);
-  await once(process, 'SIGINT');
+  if (!interrupt.aborted) await once(interrupt, 'abort');
   await build.stop();
 }
 
-// Ending this process ends what it has started, which holds a channel to it; its servers are stopped here.
-for (const signal of options.serve ? ['SIGTERM'] : ['SIGINT', 'SIGTERM']) {
-  process.once(signal, () => void stop().finally(() => process.exit(130)));
-}
-let ok = true;
+let exitCode = 0;
 try {
   await setup();
   if (options.serve) await serve();
   else {
-    const result = await (options.matrix ? runMatrix() : conform(shape, PARTS));
-    ok = result.ok;
-    console.log(JSON.stringify(result.tallies));
+    const { ok, tallies } = await (options.matrix ? runMatrix() : conform(shape, PARTS, interrupt));
+    console.log(JSON.stringify(tallies));
+    if (!ok) exitCode = 1;
   }
+} catch (error) {
+  if (!interrupt.aborted) throw error;
+  exitCode = 130;
 } finally {
   await stop();
 }
-process.exit(ok ? 0 : 1);
+process.exit(exitCode);

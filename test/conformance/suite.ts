@@ -18,28 +18,34 @@ export interface Scenario {
   checks: Check[];
 }
 
+/** What a run needs: the suite, what it is to look at, and what ends it early. */
+export interface Target extends Suite {
+  url: string;
+  interrupt: AbortSignal;
+}
+
 /** Longer than any run takes. */
 const RUN_MS = 600_000;
 const RESULT = /^server-(.+)-\d{4}-\d{2}-\d{2}T[\d-]+Z$/;
 
 /**
  * Runs the suite with `args` against `url` and answers what it wrote about each scenario. Its files and output stay in the
- * folder `name` of the results until the next run of that name.
+ * folder `name` of the results until the next run of that name. Throws when interrupted.
  */
-export async function runSuite(suite: Suite, url: string, name: string, args: string[]): Promise<Scenario[]> {
+export async function runSuite(target: Target, name: string, args: string[]): Promise<Scenario[]> {
+  const { node, main, url, interrupt } = target;
   const folder = join(CACHE, 'results', name);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const output = createWriteStream(join(folder, 'output.log'));
-  const child = spawn(suite.node, [suite.main, 'server', '--url', url, '-o', folder, ...args], {
+  const child = spawn(node, [main, 'server', '--url', url, '-o', folder, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: RUN_MS,
+    signal: interrupt,
   });
-  const stop = () => child.kill();
-  process.once('exit', stop);
   child.stdout.pipe(output, { end: false });
   child.stderr.pipe(output, { end: false });
-  await once(child, 'close').finally(() => process.off('exit', stop));
+  await once(child, 'close');
   await finished(output.end());
   return readdirSync(folder).flatMap((entry) => {
     const [, scenario] = RESULT.exec(entry) ?? [];
