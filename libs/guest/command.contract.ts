@@ -251,6 +251,15 @@ export function describeCommands(name: string, make: () => Promise<CommandGuestU
       expect(await finish(command)).toMatchObject({ reason: 'cancel', exitCode: 3, out: 'ready\ncleaned\n' });
     });
 
+    it('lets children clean up as well, and does not wait once all are gone', async () => {
+      const child = 'trap "echo child; exit" TERM; echo ready; while :; do sleep 0.1; done';
+      const command = await start(`sh -c '${child}' & wait`);
+      await printed(command, 'ready');
+      // More than the test may take: only those who heed TERM end before it is over.
+      await cancel(command, 600);
+      expect(await finish(command)).toMatchObject({ reason: 'cancel', out: 'ready\nchild\n' });
+    });
+
     it('cancels children in the background, in sessions of their own, and deaf to TERM', async () => {
       const deaf = "trap '' TERM; echo \\$\\$; exec sleep 600";
       const command = await start(

@@ -95,7 +95,7 @@ stop() {
   case $verdict in timeout | cancel) ;; *) return ;; esac
   # The command writes this file and looks for a verdict afterwards: without it, it won't start.
   read -r leader <"$control/command" || return
-  kill -TERM -- "-$leader" || kill -TERM "$leader"
+  kill -TERM "-$leader" || kill -TERM "$leader"
   waits=0
   while [ "$waits" -lt $(($2 * 10)) ] && [ "$(left)" ]; do
     waits=$((waits + 1))
@@ -130,7 +130,7 @@ locate "$1"
 [ -e "$control/exit" ] || stop cancel 0
 kill_all || exit 1
 # The helpers of a dead supervisor; a live one still has to write how the command ended.
-alive || [ -z "$supervisor" ] || kill -TERM -- "-$supervisor"
+alive || [ -z "$supervisor" ] || kill -TERM "-$supervisor"
 exit 0
 `);
 
