@@ -1,6 +1,7 @@
 import { envInteger, envList } from '@longhaul/config';
 import { jobQueueConfig } from '@longhaul/job-queue';
 import { retentionConfig } from '@longhaul/jobs';
+import { mcpConfig } from '@longhaul/mcp';
 import { persistenceConfig } from '@longhaul/persistence';
 import { telemetryConfig } from '@longhaul/telemetry';
 import { z } from 'zod';
@@ -11,6 +12,7 @@ export const apiConfig = z.object({
   ...persistenceConfig.shape,
   ...jobQueueConfig.shape,
   ...retentionConfig.shape,
+  ...mcpConfig.shape,
   PORT: envInteger(0, 65_535).default(7777).describe('Port of the API; 0 takes a free one'),
   HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
   ALLOWED_HOSTS: envList

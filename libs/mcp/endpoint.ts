@@ -2,12 +2,14 @@ import { setTimeout } from 'node:timers/promises';
 import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
 import { createLogger } from '@longhaul/telemetry';
 import { toNodeHandler, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
-import { createMcpHandler } from '@modelcontextprotocol/server';
+import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
 import type { CallRequest } from './call.js';
 import { ParamHeaders } from './param-headers.js';
 import { CallPipeline } from './pipeline.js';
 import { parseSelection, type Narrowing, type Selection } from './selection.js';
 import { CATALOG, McpServers } from './server.js';
+import type { HttpOptions } from './session.js';
+import { Sessions } from './sessions.js';
 import type { Catalog } from './tool.js';
 
 /** How long calls under way may take to answer when the process stops. */
@@ -16,14 +18,16 @@ const SHUTDOWN_MS = 3_000;
 type NodeRequest = Parameters<NodeMcpRequestHandler>[0];
 type NodeResponse = Parameters<NodeMcpRequestHandler>[1];
 
-/** Serves MCP over HTTP, both revisions, without a session: a server object is made for every request. */
+/** Serves MCP over HTTP, both revisions: a server object is made for every request, unless it belongs to a session. */
 @Injectable()
 export class McpEndpoint implements BeforeApplicationShutdown {
   private readonly log = createLogger('mcp');
   private readonly handler = createMcpHandler(({ era }) => this.servers.serve(era), {
     onerror: (error) => this.log.debug({ err: error }, 'request rejected'),
   });
-  private readonly nodeHandler = toNodeHandler(this.handler);
+  private readonly nodeHandler = toNodeHandler({
+    fetch: (request, options) => this.fetch(request, options ?? {}),
+  });
   private readonly paramHeaders: ParamHeaders;
   private readonly underway = new Set<Promise<void>>();
 
@@ -31,6 +35,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     @Inject(CATALOG) private readonly catalog: Catalog,
     private readonly servers: McpServers,
     private readonly pipeline: CallPipeline,
+    private readonly sessions: Sessions,
   ) {
     this.paramHeaders = new ParamHeaders(catalog.tools);
   }
@@ -58,8 +63,14 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   /** Lets calls under way answer, then ends what would stay open for ever. */
   async beforeApplicationShutdown() {
     this.pipeline.stop();
+    this.sessions.stop();
     const deadline = setTimeout(SHUTDOWN_MS, undefined, { ref: false });
     await Promise.race([Promise.allSettled(this.underway), deadline]);
-    await this.handler.close();
+    await Promise.all([this.handler.close(), this.sessions.close()]);
+  }
+
+  private async fetch(request: Request, options: HttpOptions): Promise<Response> {
+    const inSession = this.sessions.enabled && (await isLegacyRequest(request, options.parsedBody));
+    return inSession ? this.sessions.fetch(request, options) : this.handler.fetch(request, options);
   }
 }

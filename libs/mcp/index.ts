@@ -1,4 +1,5 @@
 export { Call, type CallRequest, type Services } from './call.js';
+export { mcpConfig } from './config.js';
 export { McpEndpoint } from './endpoint.js';
 export { McpModule } from './mcp.module.js';
 export type { PromptDefinition } from './prompt.js';

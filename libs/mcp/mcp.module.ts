@@ -3,6 +3,7 @@ import { McpEndpoint } from './endpoint.js';
 import { CallPipeline } from './pipeline.js';
 import { RequestStates } from './request-states.js';
 import { CATALOG, McpServers } from './server.js';
+import { Sessions } from './sessions.js';
 import type { Catalog } from './tool.js';
 
 @Module({})
@@ -17,6 +18,7 @@ export class McpModule {
         RequestStates,
         CallPipeline,
         McpServers,
+        Sessions,
         McpEndpoint,
       ],
       exports: [McpEndpoint],

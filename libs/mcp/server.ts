@@ -146,8 +146,8 @@ export class McpServers {
       ...httpRequestOf(context),
       ...clientOf(info),
       ...(typeof traceparent === 'string' && TRACEPARENT.test(traceparent) && { traceparent }),
-      // On the 2025-11-25 line a lost connection does not take a request back.
-      ...(isModern && { cancelled: mcpReq.signal }),
+      // On the 2025-11-25 line a lost connection does not take a request back; in a session there is a message for that.
+      ...(serving !== 'legacy' && { cancelled: mcpReq.signal }),
       client: this.clientSide(capabilities, isModern, context),
     };
   }

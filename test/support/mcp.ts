@@ -1,3 +1,4 @@
+import type { Catalog } from '@longhaul/mcp';
 import { startServer, type ApiServer } from '../../apps/api/server.js';
 import { apiConfig } from '../../apps/api/config.js';
 import { Client as OlderClient } from '@modelcontextprotocol/sdk/client/index.js';
@@ -12,9 +13,14 @@ export interface McpClient {
   close(): Promise<void>;
 }
 
-/** The API in this process on a free port, on a database of the test's own. */
-export function startTestApi(databaseUrl: string, env: Record<string, unknown> = {}): Promise<ApiServer> {
-  return startServer(apiConfig.parse({ DATABASE_URL: databaseUrl, LOG_LEVEL: 'error', PORT: 0, ...env }));
+/** The API in this process on a free port, on a database of the test's own; it serves `catalog`, by default the product. */
+export function startTestApi(
+  databaseUrl: string,
+  env: Record<string, unknown> = {},
+  catalog?: Catalog,
+): Promise<ApiServer> {
+  const config = apiConfig.parse({ DATABASE_URL: databaseUrl, LOG_LEVEL: 'error', PORT: 0, ...env });
+  return startServer(config, catalog);
 }
 
 export const mcpUrl = (port: number) => new URL(`http://127.0.0.1:${port}/mcp`);
