@@ -16,7 +16,8 @@ export async function runCommand(argv: string[]): Promise<void> {
   const { values, positionals } = parse(argv);
   const [noun, verb, argument = '', ...rest] = positionals;
   const command = COMMANDS[`${noun} ${verb}`];
-  const needsArgument = command !== undefined && !/^(token create|vm list)$/.test(`${noun} ${verb}`);
+  const needsArgument =
+    command !== undefined && !/^(token create|project list|vm list)$/.test(`${noun} ${verb}`);
   if (!command || rest.length > 0 || needsArgument !== Boolean(argument)) throw new UsageError(USAGE);
 
   const home = openHome();
@@ -34,6 +35,7 @@ export async function runCommand(argv: string[]): Promise<void> {
 interface Options {
   user?: string;
   exec?: boolean;
+  person?: boolean;
 }
 
 const COMMANDS: Record<string, (context: Context, argument: string, options: Options) => Promise<void>> = {
@@ -59,6 +61,23 @@ const COMMANDS: Record<string, (context: Context, argument: string, options: Opt
     const { count } = id ? await db.token.updateMany(revocation) : { count: 0 };
     if (count === 0) throw new UsageError('There is no such token, or it was revoked before.');
     console.log('Revoked. It is refused from now on.');
+  },
+
+  'project list': async ({ db }) => {
+    for (const { name, confirmation } of await db.project.findMany({ orderBy: { name: 'asc' } })) {
+      console.log(`${name.padEnd(40)}  confirmations: ${confirmation}`);
+    }
+  },
+
+  'project confirm': async ({ db }, name, { person }) => {
+    const confirmation = person ? 'person' : 'any';
+    const { count } = await db.project.updateMany({ where: { name }, data: { confirmation } });
+    if (count === 0) throw new UsageError(`There is no project ${name}.`);
+    console.log(
+      person
+        ? `In ${name} only a person may confirm, asked by the client.`
+        : `In ${name} the phrase is enough to confirm.`,
+    );
   },
 
   'vm list': async ({ db }) => {
@@ -122,7 +141,11 @@ async function ownerOf(context: Context, { user = FIRST_USER }: Options) {
 
 function parse(argv: string[]) {
   try {
-    const options = { user: { type: 'string' }, exec: { type: 'boolean' } } as const;
+    const options = {
+      user: { type: 'string' },
+      exec: { type: 'boolean' },
+      person: { type: 'boolean' },
+    } as const;
     return parseArgs({ args: argv, options, allowPositionals: true });
   } catch (error) {
     throw new UsageError(`${(error as Error).message}\n\n${USAGE}`);

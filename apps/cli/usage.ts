@@ -8,6 +8,8 @@ export const USAGE = `Usage: longhaul <command>
   user create EMAIL             make a user and a project of the same name
   token create [--user EMAIL]   print a new token that may do everything its user may
   token revoke ID|TOKEN
+  project list
+  project confirm NAME [--person]  with --person, only a person may confirm what needs it; without, the phrase is enough
   vm list
   vm create HOSTNAME [--user EMAIL] [--exec]
   vm start|stop|reset ID|HOSTNAME`;
