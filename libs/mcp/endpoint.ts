@@ -1,9 +1,11 @@
+import type { ServerResponse } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
 import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
 import { createLogger } from '@longhaul/telemetry';
-import { toNodeHandler, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
+import { toNodeHandler, toWebRequest, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
 import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
 import type { CallRequest } from './call.js';
+import { Subscriptions, isListen, type ListenRequest } from './listen.js';
 import { ParamHeaders } from './param-headers.js';
 import { CallPipeline } from './pipeline.js';
 import { parseSelection, type Narrowing, type Selection } from './selection.js';
@@ -16,7 +18,6 @@ import type { Catalog } from './tool.js';
 const SHUTDOWN_MS = 3_000;
 
 type NodeRequest = Parameters<NodeMcpRequestHandler>[0];
-type NodeResponse = Parameters<NodeMcpRequestHandler>[1];
 
 /** Serves MCP over HTTP, both revisions: a server object is made for every request, unless it belongs to a session. */
 @Injectable()
@@ -36,6 +37,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     private readonly servers: McpServers,
     private readonly pipeline: CallPipeline,
     private readonly sessions: Sessions,
+    private readonly subscriptions: Subscriptions,
   ) {
     this.paramHeaders = new ParamHeaders(catalog.tools);
   }
@@ -46,7 +48,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   }
 
   /** Answers one HTTP request whose caller is known and whose body has been parsed. */
-  async handle(req: NodeRequest, res: NodeResponse, body: unknown, request: CallRequest): Promise<void> {
+  async handle(req: NodeRequest, res: ServerResponse, body: unknown, request: CallRequest): Promise<void> {
     const refusal = this.paramHeaders.check(body, req.headers);
     if (refusal) {
       res.writeHead(400, { 'content-type': 'application/json' });
@@ -55,7 +57,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     }
     const { tokenId, scopes } = request.caller;
     req.auth = { token: tokenId, clientId: tokenId, scopes, extra: { request } };
-    const answered = this.nodeHandler(req, res, body);
+    const answered = isListen(body) ? this.listen(req, res, body, request) : this.nodeHandler(req, res, body);
     this.underway.add(answered);
     await answered.finally(() => this.underway.delete(answered));
   }
@@ -64,9 +66,24 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   async beforeApplicationShutdown() {
     this.pipeline.stop();
     this.sessions.stop();
+    this.subscriptions.stop();
     const deadline = setTimeout(SHUTDOWN_MS, undefined, { ref: false });
     await Promise.race([Promise.allSettled(this.underway), deadline]);
     await Promise.all([this.handler.close(), this.sessions.close()]);
+  }
+
+  /**
+   * The SDK looks at headers, envelope and filter as it does for any request. Its own stream knows neither tasks nor whose things
+   * are, and it buffers without bound.
+   */
+  private async listen(req: NodeRequest, res: ServerResponse, body: ListenRequest, request: CallRequest) {
+    const asked = await toWebRequest(req, body);
+    const isModern = !(await isLegacyRequest(asked, body));
+    const options = { authInfo: req.auth, parsedBody: body };
+    const looked = isModern ? await this.handler.fetch(asked, options).catch(() => undefined) : undefined;
+    await looked?.body?.cancel();
+    const isStream = looked?.headers.get('content-type') === 'text/event-stream';
+    return isStream ? this.subscriptions.serve(res, body, request) : this.nodeHandler(req, res, body);
   }
 
   private async fetch(request: Request, options: HttpOptions): Promise<Response> {

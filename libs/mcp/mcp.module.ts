@@ -1,10 +1,12 @@
 import { Module, type DynamicModule, type ModuleMetadata } from '@nestjs/common';
 import { McpEndpoint } from './endpoint.js';
+import { Subscriptions } from './listen.js';
 import { CallPipeline } from './pipeline.js';
 import { RequestStates } from './request-states.js';
 import { CATALOG, McpServers } from './server.js';
 import { Sessions } from './sessions.js';
 import type { Catalog } from './tool.js';
+import { Topics } from './topics.js';
 
 @Module({})
 export class McpModule {
@@ -19,6 +21,8 @@ export class McpModule {
         CallPipeline,
         McpServers,
         Sessions,
+        Topics,
+        Subscriptions,
         McpEndpoint,
       ],
       exports: [McpEndpoint],

@@ -40,7 +40,7 @@ const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 export const CATALOG = Symbol('catalog');
 
 /** What a modern request says of its client; the SDK has checked it. */
-interface Envelope {
+export interface Envelope {
   [CLIENT_INFO_META_KEY]?: Implementation;
   [CLIENT_CAPABILITIES_META_KEY]?: ClientCapabilities;
 }
@@ -51,9 +51,9 @@ export type Serving = 'modern' | 'legacy' | 'session';
 /** Makes the SDK's server objects out of the catalogue, whose schemas were computed at load. */
 @Injectable()
 export class McpServers {
-  private readonly byName: ReadonlyMap<string, Tool>;
+  readonly byName: ReadonlyMap<string, Tool>;
   /** How long a task can be asked for, at least. */
-  private readonly ttlMs: number;
+  readonly ttlMs: number;
 
   constructor(
     @Inject(CATALOG) private readonly catalog: Catalog,
@@ -71,7 +71,8 @@ export class McpServers {
     const server = new TaskServer(SERVER_INFO, {
       capabilities: {
         tools: { listChanged: true },
-        resources: { subscribe: true, listChanged: true },
+        // Nobody is told of a VM that is new, which would change the list.
+        resources: { subscribe: true },
         prompts: {},
         completions: {},
         ...(isModern ? { extensions: { [TASKS_EXTENSION]: {} } } : { logging: {} }),
@@ -141,11 +142,10 @@ export class McpServers {
     const info = isModern ? envelope[CLIENT_INFO_META_KEY] : server.getClientVersion();
     // Nothing reaches a client of the older line before its result does, unless it has a session.
     const capabilities = isModern ? envelope[CLIENT_CAPABILITIES_META_KEY] : server.getClientCapabilities();
-    const traceparent = mcpReq._meta?.[TRACEPARENT_META_KEY];
     return {
       ...httpRequestOf(context),
       ...clientOf(info),
-      ...(typeof traceparent === 'string' && TRACEPARENT.test(traceparent) && { traceparent }),
+      ...traceOf(mcpReq._meta),
       // On the 2025-11-25 line a lost connection does not take a request back; in a session there is a message for that.
       ...(serving !== 'legacy' && { cancelled: mcpReq.signal }),
       client: this.clientSide(capabilities, isModern, context),
@@ -199,7 +199,7 @@ export const shows = ({ caller, selection }: CallRequest, tool: Tool) =>
   selection(tool) && (tool.scope === 'any' || caller.scopes.includes(tool.scope));
 
 /** Name and version of the client, where it says them in the form that it should. */
-function clientOf(
+export function clientOf(
   info: Partial<Implementation> | undefined,
 ): Pick<CallRequest, 'clientName' | 'clientVersion'> {
   const { name, version } = info ?? {};
@@ -207,4 +207,10 @@ function clientOf(
     ...(typeof name === 'string' && { clientName: name }),
     ...(typeof version === 'string' && { clientVersion: version }),
   };
+}
+
+/** The trace that a request belongs to, by its `_meta`. */
+export function traceOf(meta: Record<string, unknown> | undefined): Pick<CallRequest, 'traceparent'> {
+  const traceparent = meta?.[TRACEPARENT_META_KEY];
+  return typeof traceparent === 'string' && TRACEPARENT.test(traceparent) ? { traceparent } : {};
 }

@@ -16,14 +16,14 @@ export interface RpcAnswer {
   error?: { code: number; message: string; data?: Record<string, unknown> };
 }
 
-/** One request of revision 2026-07-28, as bare as it is on the wire; `capabilities` are those that the client declares. */
-export async function rpc(
-  url: URL,
+/** A request of revision 2026-07-28, as bare as it is on the wire; `capabilities` are those that the client declares. */
+export function modernRequest(
   token: string,
   method: string,
   params: Record<string, unknown>,
   capabilities: object = TASKS,
-): Promise<RpcAnswer> {
+  id: string | number = 1,
+): { method: 'POST'; headers: Record<string, string>; body: string } {
   const _meta = {
     'io.modelcontextprotocol/protocolVersion': PROTOCOL,
     'io.modelcontextprotocol/clientInfo': clientInfo,
@@ -31,7 +31,7 @@ export async function rpc(
     ...(params._meta as object),
   };
   const name = params.name ?? params.taskId ?? params.uri;
-  const response = await fetch(url, {
+  return {
     method: 'POST',
     headers: {
       authorization: `Bearer ${token}`,
@@ -41,8 +41,12 @@ export async function rpc(
       'mcp-method': method,
       ...(typeof name === 'string' && { 'mcp-name': name }),
     },
-    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params: { ...params, _meta } }),
-  });
+    body: JSON.stringify({ jsonrpc: '2.0', id, method, params: { ...params, _meta } }),
+  };
+}
+
+export async function rpc(url: URL, ...request: Parameters<typeof modernRequest>): Promise<RpcAnswer> {
+  const response = await fetch(url, modernRequest(...request));
   const text = await response.text();
   // An answer that came with notifications is the last event of a stream.
   const last = text.startsWith('{') ? text : text.split('data: ').at(-1)!;

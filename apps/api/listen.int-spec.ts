@@ -1,0 +1,351 @@
+import { channel } from 'node:diagnostics_channel';
+import type { ServerResponse } from 'node:http';
+import { createToken } from '@longhaul/access';
+import { newId, type Vm } from '@longhaul/persistence';
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { isTaskStatusNotificationV2 } from '@modelcontextprotocol/ext-tasks/core/v2';
+import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { eventually } from '../../test/support/eventually.js';
+import { HandWorker } from '../../test/support/hand-worker.js';
+import { listen, type Listener } from '../../test/support/listen.js';
+import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { TASKS, rpc } from '../../test/support/tasks.js';
+import type { ApiServer } from './server.js';
+
+const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';
+
+let test: TestDatabase;
+/** Two replicas: what is listened to on the first happens through the other. */
+let api: ApiServer;
+let other: ApiServer;
+let worker: HandWorker;
+let user: Awaited<ReturnType<typeof makeUser>>;
+let vm: Vm;
+const open = new Set<Listener>();
+
+beforeAll(async () => {
+  test = await testDatabase();
+  worker = new HandWorker(test);
+  [api, other] = await Promise.all([startTestApi(test.url), startTestApi(test.url)]);
+});
+afterAll(async () => {
+  await Promise.all([api.close(), other.close()]);
+  await test.drop();
+});
+beforeEach(async () => {
+  user = await makeUser(test.db);
+  vm = await makeVm(test.db, user.caller, { commandSlots: 8 });
+});
+afterEach(() => {
+  open.forEach((listener) => listener.close());
+  open.clear();
+});
+
+async function subscribe(notifications: object, options = {}, token = user.token): Promise<Listener> {
+  const listener = await listen(mcpUrl(api.port), token, notifications, options);
+  open.add(listener);
+  return listener;
+}
+
+async function startTask(token = user.token, vmId = vm.id): Promise<string> {
+  const args = { name: 'start_vm_command', arguments: { vm_id: vmId, command: 'make' } };
+  const { result } = await rpc(mcpUrl(other.port), token, 'tools/call', args);
+  return result!.taskId as string;
+}
+
+const honoured = ({ frames }: Listener) => frames[0]?.params?.notifications;
+const acknowledged = (listener: Listener) =>
+  listener.frame(({ method }) => method === 'notifications/subscriptions/acknowledged');
+
+describe('tasks', () => {
+  it('are told of at once, and then from whatever replica they change by, to the end', async () => {
+    const taskId = await startTask();
+    const listener = await subscribe({ taskIds: [taskId] });
+    expect(listener.status).toBe(200);
+    expect(listener.response.headers['content-type']).toBe('text/event-stream');
+    await eventually(() => listener.tasks().length === 1);
+    expect(listener.frames[0]).toMatchObject({
+      method: 'notifications/subscriptions/acknowledged',
+      params: { notifications: { taskIds: [taskId] }, _meta: { [SUBSCRIPTION]: 'sub-1' } },
+    });
+    expect(listener.tasks()[0]).toMatchObject({
+      taskId,
+      status: 'working',
+      statusMessage: 'Waiting for a worker',
+    });
+
+    const ref = await worker.claim(taskId);
+    await eventually(() => listener.tasks().length === 2);
+    expect(listener.tasks()[1]).not.toHaveProperty('statusMessage');
+    await worker.write(ref, 'stdout', Buffer.from('done\n'));
+    await worker.finish(ref, { state: 'succeeded', result: { exit_code: 0, duration_ms: 5 } });
+    await eventually(() => listener.tasks().length === 3);
+
+    const { result } = await rpc(mcpUrl(other.port), user.token, 'tasks/get', { taskId });
+    const { resultType: _complete, _meta: _identity, ...task } = result!;
+    expect(listener.tasks()[2]).toEqual({ ...task, _meta: { [SUBSCRIPTION]: 'sub-1' } });
+    expect(task).toMatchObject({ status: 'completed', result: { structuredContent: { exit_code: 0 } } });
+    for (const frame of listener.frames.slice(1)) expect(isTaskStatusNotificationV2(frame)).toBe(true);
+    expect(listener.ended()).toBe(false);
+  });
+
+  it('say what they ask, and that they were cancelled', async () => {
+    const [asking, cancelled] = [await startTask(), await startTask()];
+    const listener = await subscribe({ taskIds: [asking, cancelled] }, { id: 7 });
+    const schema = { type: 'object', properties: { name: { type: 'string' } } };
+    await worker.ask(await worker.claim(asking), { who: { message: 'Who?', schema } } as never);
+    const asked = await listener.frame(({ params }) => params?.status === 'input_required');
+    expect(isTaskStatusNotificationV2(asked)).toBe(true);
+    expect(asked.params).toMatchObject({ taskId: asking, _meta: { [SUBSCRIPTION]: 7 } });
+    expect(Object.keys(asked.params!.inputRequests as object)).toEqual(['who']);
+
+    await rpc(mcpUrl(other.port), user.token, 'tasks/cancel', { taskId: cancelled });
+    await listener.frame(({ params }) => params?.status === 'cancelled' && params.taskId === cancelled);
+  });
+
+  it('of others, of nobody and of no tool are left out, and nothing else is told of them', async () => {
+    const stranger = await makeUser(test.db);
+    const theirs = await startTask(stranger.token, (await makeVm(test.db, stranger.caller)).id);
+    const mine = await startTask();
+    const listener = await subscribe({ taskIds: [theirs, newId(), 'nonsense', mine, mine] });
+    await eventually(() => listener.tasks().length === 1);
+    expect(honoured(listener)).toEqual({ taskIds: [mine] });
+
+    const none = await subscribe({ taskIds: [theirs], promptsListChanged: true, resourcesListChanged: true });
+    await eventually(() => none.ended());
+    expect(none.frames).toMatchObject([
+      { method: 'notifications/subscriptions/acknowledged', params: { notifications: {} } },
+      { id: 'sub-1', result: { resultType: 'complete', _meta: { [SUBSCRIPTION]: 'sub-1' } } },
+    ]);
+    const narrowed = new URL(`${mcpUrl(api.port).href}?toolsets=vms`);
+    const unseen = await listen(narrowed, user.token, { taskIds: [mine] });
+    await eventually(() => unseen.ended());
+    expect(honoured(unseen)).toEqual({});
+  });
+
+  it('need the extension', async () => {
+    const listener = await subscribe({ taskIds: [] }, { capabilities: {} });
+    await eventually(() => listener.frames.length === 1);
+    expect(listener.status).toBe(400);
+    expect(listener.frames[0]).toMatchObject({
+      id: 'sub-1',
+      error: { code: -32021, data: { requiredCapabilities: TASKS } },
+    });
+  });
+});
+
+describe('resources', () => {
+  it('of a VM, a job and its log are told to have changed, and no others', async () => {
+    const taskId = await startTask();
+    const ref = await worker.claim(taskId);
+    await worker.write(ref, 'stdout', Buffer.from('before\n'));
+    const stranger = await makeVm(test.db, (await makeUser(test.db)).caller);
+    const [vmUri, nameUri] = [`longhaul://vms/${vm.id}`, `longhaul://vms/${vm.hostname}`];
+    const jobUri = `longhaul://jobs/${taskId}`;
+    const [out, err] = [`${jobUri}/logs/stdout`, `${jobUri}/logs/stderr`];
+    const foreign = [
+      `longhaul://vms/${stranger.id}`,
+      `${jobUri}/logs/x`,
+      'file:///etc/passwd',
+      `longhaul://jobs/${newId()}`,
+    ];
+    const uris = [vmUri, nameUri, jobUri, out, err];
+    const listener = await subscribe({ resourceSubscriptions: [...uris, ...foreign] }, { capabilities: {} });
+    await acknowledged(listener);
+    expect(honoured(listener)).toEqual({ resourceSubscriptions: uris });
+
+    await test.db.vm.update({ where: { id: vm.id }, data: { powerState: 'stopped' } });
+    await listener.frame(({ params }) => params?.uri === nameUri);
+    await worker.write(ref, 'stdout', Buffer.from('after\n'));
+    await listener.frame(({ params }) => params?.uri === out);
+    await worker.finish(ref, { state: 'succeeded', result: { exit_code: 0, duration_ms: 5 } });
+    await listener.frame(({ params }) => params?.uri === jobUri);
+    expect(uris.map(listener.updates)).toEqual([1, 1, 1, 1, 0]);
+    expect(listener.frames).toHaveLength(5);
+    expect(listener.frames[1]!.params).toMatchObject({ _meta: { [SUBSCRIPTION]: 'sub-1' } });
+  });
+
+  it('are only those whose tool the caller may call', async () => {
+    const { token } = await makeUser(test.db, ['account:read']);
+    const listener = await subscribe({ resourceSubscriptions: [`longhaul://vms/${vm.id}`] }, {}, token);
+    await eventually(() => listener.ended());
+    expect(honoured(listener)).toEqual({});
+  });
+});
+
+describe('the token', () => {
+  const update = (data: object) => test.db.token.update({ where: { id: user.caller.tokenId }, data });
+
+  it('decides on the list of tools: who listens to it is told', async () => {
+    const listener = await subscribe({ toolsListChanged: true, promptsListChanged: true });
+    await acknowledged(listener);
+    expect(honoured(listener)).toEqual({ toolsListChanged: true });
+    await update({ scopes: ['vms:read'] });
+    const frame = await listener.frame(({ method }) => method === 'notifications/tools/list_changed');
+    expect(frame.params).toEqual({ _meta: { [SUBSCRIPTION]: 'sub-1' } });
+  });
+
+  it('may lose what a task needs: then nothing is told of it', async () => {
+    const [taskId, uri] = [await startTask(), `longhaul://vms/${vm.id}`];
+    const listener = await subscribe({ taskIds: [taskId], resourceSubscriptions: [uri] });
+    await eventually(() => listener.tasks().length === 1);
+    await update({ scopes: ['vms:read'] });
+    await worker.claim(taskId);
+    await test.db.vm.update({ where: { id: vm.id }, data: { powerState: 'stopped' } });
+    await listener.frame(({ params }) => params?.uri === uri);
+    expect(listener.tasks()).toHaveLength(1);
+  });
+
+  it('ends the stream when it is revoked, and when it expires', async () => {
+    const revoked = await subscribe({ toolsListChanged: true });
+    await acknowledged(revoked);
+    await update({ revokedAt: new Date() });
+    await eventually(() => revoked.ended());
+    expect(revoked.frames).toHaveLength(1);
+
+    const { id, token } = await createToken(test.db, user.caller.userId, ['vms:read']);
+    const expiring = await subscribe({ toolsListChanged: true }, {}, token);
+    await acknowledged(expiring);
+    await test.db.token.update({ where: { id }, data: { expiresAt: new Date(Date.now() + 1_000) } });
+    await eventually(() => expiring.ended());
+  });
+});
+
+describe('bounds', () => {
+  it('refuses what is too much or malformed, in band', async () => {
+    const uri = `longhaul://vms/${vm.id}`;
+    const refused: [object, object, RegExp][] = [
+      [{ taskIds: 'all' }, {}, /taskIds/],
+      [{ taskIds: [1] }, {}, /taskIds/],
+      [
+        { resourceSubscriptions: Array(200).fill(uri), taskIds: Array(57).fill('x') },
+        {},
+        /at most 256 tasks/,
+      ],
+      [{ resourceSubscriptions: ['x'.repeat(70_000)] }, {}, /at most 65536 bytes/],
+      [{ toolsListChanged: true }, { id: 'x'.repeat(300) }, /^id: at most 256/],
+    ];
+    for (const [notifications, options, message] of refused) {
+      const listener = await subscribe(notifications, options);
+      await eventually(() => listener.frames.length === 1);
+      expect(listener.status).toBe(200);
+      expect(listener.frames[0]!.error).toMatchObject({
+        code: -32602,
+        message: expect.stringMatching(message),
+      });
+    }
+    const untyped = await subscribe({ toolsListChanged: 'yes' });
+    await eventually(() => untyped.frames.length === 1);
+    expect(untyped.frames[0]!.error!.code).toBe(-32602);
+  });
+
+  it('gives one token 32 streams at a time', async () => {
+    const streams = await Promise.all(
+      Array.from({ length: 32 }, () => subscribe({ toolsListChanged: true })),
+    );
+    await Promise.all(streams.map(acknowledged));
+    const refused = await subscribe({ toolsListChanged: true });
+    await eventually(() => refused.frames.length === 1);
+    expect(refused.frames[0]).toMatchObject({
+      id: 'sub-1',
+      error: { code: -32603, message: 'Subscription limit reached', data: { code: 'rate_limited' } },
+    });
+    streams[0]!.close();
+    await eventually(async () => {
+      const again = await subscribe({ toolsListChanged: true });
+      await eventually(() => again.frames.length > 0);
+      return again.frames[0]!.method;
+    });
+    const [events] = await test.db.$queryRaw<object[]>`
+      SELECT count(*) FILTER (WHERE result = 'ok')::int AS ok, max(arguments::text) AS arguments, max(client_name) AS client
+      FROM audit_events WHERE tool = 'subscriptions/listen' AND token_id = ${user.caller.tokenId}::uuid`;
+    expect(events).toEqual({ ok: 33, arguments: '{"toolsListChanged": true}', client: 'raw' });
+  });
+
+  it('keeps no more for a stream that nobody reads than one message, whatever happens', async () => {
+    const responses: ServerResponse[] = [];
+    const opened = (message: unknown) => responses.push((message as { response: ServerResponse }).response);
+    const requests = channel('http.server.request.start');
+    requests.subscribe(opened);
+    const taskId = await startTask();
+    const listener = await subscribe({ taskIds: [taskId] }, { read: false });
+    requests.unsubscribe(opened);
+    const response = responses.at(-1)!;
+    const ref = await worker.claim(taskId);
+    const message = 'x'.repeat(100_000);
+    const held: number[] = [];
+    for (let n = 1; n <= 2_000; n++) {
+      const progress = { progress: n, message };
+      // Of what notifies: state or a request to cancel.
+      const data =
+        n % 2 ? { progress, cancelRequestedAt: new Date() } : { progress, cancelRequestedAt: null };
+      await test.db.job.update({ where: { id: taskId }, data });
+      held.push(response.writableLength);
+    }
+    // 100 MB of states have passed; the socket was full long before.
+    expect(response.writableNeedDrain).toBe(true);
+    expect(Math.max(...held)).toBeLessThan(250_000);
+
+    // Who reads at last is told of the last state.
+    let text = '';
+    listener.response
+      .setEncoding('utf8')
+      .on('data', (chunk: string) => (text = (text + chunk).slice(-250_000)));
+    await worker.finish(ref, {
+      state: 'succeeded',
+      result: { exit_code: 0, duration_ms: 5 },
+    });
+    await eventually(() => text.includes('"status":"completed"'));
+  });
+});
+
+it('lets the official client listen', async () => {
+  const client = new Client({ name: 'newer', version: '1' }, { versionNegotiation: { mode: 'auto' } });
+  const requestInit = { headers: { authorization: `Bearer ${user.token}` } };
+  await client.connect(new StreamableHTTPClientTransport(mcpUrl(api.port), { requestInit }));
+  const updated: string[] = [];
+  client.setNotificationHandler(
+    'notifications/resources/updated',
+    ({ params }) => void updated.push(params.uri),
+  );
+  const uri = `longhaul://vms/${vm.id}`;
+  const subscription = await client.listen({ resourceSubscriptions: [uri], toolsListChanged: true });
+  expect(subscription.honoredFilter).toEqual({ resourceSubscriptions: [uri], toolsListChanged: true });
+  await test.db.vm.update({ where: { id: vm.id }, data: { powerState: 'stopped' } });
+  await eventually(() => updated.includes(uri));
+  await subscription.close();
+  expect(await subscription.closed).toBe('local');
+  await client.close();
+});
+
+it('ends streams in order when the server stops', async () => {
+  const stopping = await startTestApi(test.url);
+  const listener = await listen(mcpUrl(stopping.port), user.token, { toolsListChanged: true });
+  await acknowledged(listener);
+  const startedAt = performance.now();
+  await stopping.close();
+  expect(performance.now() - startedAt).toBeLessThan(3_000);
+  await eventually(() => listener.ended());
+  expect(listener.frames.at(-1)).toMatchObject({
+    id: 'sub-1',
+    result: { resultType: 'complete', _meta: { 'io.modelcontextprotocol/serverInfo': { name: 'longhaul' } } },
+  });
+});
+
+it('answers clients of the older line as it answers any method that they do not have', async () => {
+  const response = await fetch(mcpUrl(api.port), {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${user.token}`,
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+    },
+    body: JSON.stringify({
+      jsonrpc: '2.0',
+      id: 1,
+      method: 'subscriptions/listen',
+      params: { notifications: {} },
+    }),
+  });
+  expect(await response.text()).toContain('-32601');
+});
