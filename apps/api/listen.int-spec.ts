@@ -1,6 +1,5 @@
 import { channel } from 'node:diagnostics_channel';
 import type { ServerResponse } from 'node:http';
-import { createToken } from '@longhaul/access';
 import { newId, type Vm } from '@longhaul/persistence';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { isTaskStatusNotificationV2 } from '@modelcontextprotocol/ext-tasks/core/v2';
@@ -82,7 +81,8 @@ describe('tasks', () => {
     await eventually(() => listener.tasks().length === 3);
 
     const { result } = await rpc(mcpUrl(other.port), user.token, 'tasks/get', { taskId });
-    const { resultType: _complete, _meta: _identity, ...task } = result!;
+    const task = { ...result };
+    delete task.resultType;
     expect(listener.tasks()[2]).toEqual({ ...task, _meta: { [SUBSCRIPTION]: 'sub-1' } });
     expect(task).toMatchObject({ status: 'completed', result: { structuredContent: { exit_code: 0 } } });
     for (const frame of listener.frames.slice(1)) expect(isTaskStatusNotificationV2(frame)).toBe(true);
@@ -196,18 +196,12 @@ describe('the token', () => {
     expect(listener.tasks()).toHaveLength(1);
   });
 
-  it('ends the stream when it is revoked, and when it expires', async () => {
+  it('ends the stream when it is revoked', async () => {
     const revoked = await subscribe({ toolsListChanged: true });
     await acknowledged(revoked);
     await update({ revokedAt: new Date() });
     await eventually(() => revoked.ended());
     expect(revoked.frames).toHaveLength(1);
-
-    const { id, token } = await createToken(test.db, user.caller.userId, ['vms:read']);
-    const expiring = await subscribe({ toolsListChanged: true }, {}, token);
-    await acknowledged(expiring);
-    await test.db.token.update({ where: { id }, data: { expiresAt: new Date(Date.now() + 1_000) } });
-    await eventually(() => expiring.ended());
   });
 });
 

@@ -29,15 +29,17 @@ export class McpController {
   /** Hands the request to the MCP handler, which writes to the socket itself: answers may be streams. */
   @All(['mcp', 'mcp/readonly', 'mcp/x/:toolsets', 'mcp/x/:toolsets/readonly'])
   async handle(@Req() request: FastifyRequest<McpRoute>, @Res() reply: FastifyReply) {
-    const { body, raw, id, ip, headers, caller } = request;
+    const { raw, id, ip, headers, caller } = request;
     let selection: Selection;
     try {
       selection = this.select(request);
     } catch (thrown) {
       return reply.code(400).send(toAppError(thrown).toBody());
     }
-    const parsed = body && parseJson(body);
-    if (body && !parsed) return reply.code(400).send(PARSE_ERROR);
+    const parsed = request.body && parseJson(request.body);
+    if (request.body && !parsed) return reply.code(400).send(PARSE_ERROR);
+    // An answer may be a stream for hours; the bytes that asked for it need not stay as long.
+    request.body = undefined;
     reply.hijack();
     reply.raw.setHeader('x-request-id', id);
     await correlation.run({ requestId: id }, () =>
