@@ -90,10 +90,16 @@ async function beats({ response }: Listener, count: number): Promise<void> {
   await eventually(() => text.split(': keep-alive\n\n').length > count);
 }
 
+/** Every connection of the pool is used first, as each has a timer of its own while it is idle. */
+async function timersWithFullPool(): Promise<number> {
+  await Promise.all(Array.from({ length: 10 }, () => test.db.$queryRaw`SELECT pg_sleep(0.05)::text`));
+  return timers();
+}
+
 const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === 'Timeout').length;
 
 it('leaves nothing behind, whoever ends it', async () => {
-  const before = timers();
+  const before = await timersWithFullPool();
   const taskId = await submit();
   const filter = {
     toolsListChanged: true,
@@ -174,7 +180,7 @@ it('shows that it lives', async () => {
 });
 
 it('is cut off when its peer takes nothing any more', async () => {
-  const before = timers();
+  const before = await timersWithFullPool();
   const taskId = await submit();
   const ref = await worker.claim(taskId);
   const { listener, response, over } = await serve({ taskIds: [taskId] }, { read: false, stalledMs: 300 });
