@@ -3,7 +3,7 @@ import { setTimeout } from 'node:timers/promises';
 import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
 import { createLogger } from '@longhaul/telemetry';
 import { toNodeHandler, toWebRequest, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
-import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
+import { createMcpHandler, isLegacyRequest, type Server } from '@modelcontextprotocol/server';
 import type { CallRequest } from './call.js';
 import { Subscriptions, isListen, type ListenRequest } from './listen.js';
 import { ParamHeaders } from './param-headers.js';
@@ -11,6 +11,7 @@ import { CallPipeline } from './pipeline.js';
 import { parseSelection, type Narrowing, type Selection } from './selection.js';
 import { CATALOG, McpServers } from './server.js';
 import type { HttpOptions } from './session.js';
+import { SessionNews } from './session-news.js';
 import { Sessions } from './sessions.js';
 import type { Catalog } from './tool.js';
 
@@ -23,7 +24,7 @@ type NodeRequest = Parameters<NodeMcpRequestHandler>[0];
 @Injectable()
 export class McpEndpoint implements BeforeApplicationShutdown {
   private readonly log = createLogger('mcp');
-  private readonly handler = createMcpHandler(({ era }) => this.servers.serve(era), {
+  private readonly handler = createMcpHandler(({ era }) => this.serve(era), {
     onerror: (error) => this.log.debug({ err: error }, 'request rejected'),
   });
   private readonly nodeHandler = toNodeHandler({
@@ -38,6 +39,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     private readonly pipeline: CallPipeline,
     private readonly sessions: Sessions,
     private readonly subscriptions: Subscriptions,
+    private readonly news: SessionNews,
   ) {
     this.paramHeaders = new ParamHeaders(catalog.tools);
   }
@@ -84,6 +86,12 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     await looked?.body?.cancel();
     const isStream = looked?.headers.get('content-type') === 'text/event-stream';
     return isStream ? this.subscriptions.serve(res, body, request) : this.nodeHandler(req, res, body);
+  }
+
+  private serve(era: 'modern' | 'legacy'): Server {
+    const server = this.servers.serve(era);
+    if (era === 'legacy') this.news.serve(server);
+    return server;
   }
 
   private async fetch(request: Request, options: HttpOptions): Promise<Response> {

@@ -4,6 +4,7 @@ import { Subscriptions } from './listen.js';
 import { CallPipeline } from './pipeline.js';
 import { RequestStates } from './request-states.js';
 import { CATALOG, McpServers } from './server.js';
+import { SessionNews } from './session-news.js';
 import { Sessions } from './sessions.js';
 import type { Catalog } from './tool.js';
 import { Topics } from './topics.js';
@@ -22,6 +23,7 @@ export class McpModule {
         McpServers,
         Sessions,
         Topics,
+        SessionNews,
         Subscriptions,
         McpEndpoint,
       ],

@@ -6,6 +6,7 @@ import type { z } from 'zod';
 import type { CallRequest } from './call.js';
 import type { mcpConfig } from './config.js';
 import { McpServers } from './server.js';
+import { SessionNews } from './session-news.js';
 import { Session, refuse, type HttpOptions } from './session.js';
 
 const PER_TOKEN = 16;
@@ -29,16 +30,18 @@ export class Sessions {
   constructor(
     @Inject(CONFIG) config: z.output<typeof mcpConfig>,
     private readonly servers: McpServers,
+    private readonly news: SessionNews,
   ) {
     this.enabled = config.MCP_SESSIONS;
   }
 
   /** Answers an HTTP request of that line. A session of another token is answered like one that does not exist. */
   async fetch(request: Request, options: HttpOptions): Promise<Response> {
-    const { caller } = options.authInfo!.extra!.request as CallRequest;
+    const asked = options.authInfo!.extra!.request as CallRequest;
+    const { caller } = asked;
     const id = request.headers.get('mcp-session-id');
     if (id === null) {
-      if (isInitializeRequest(options.parsedBody)) return this.open(caller.tokenId, request, options);
+      if (isInitializeRequest(options.parsedBody)) return this.open(asked, request, options);
       return refuse(400, 'Bad Request: the Mcp-Session-Id header is required; initialize gives it');
     }
     const session = this.sessions.get(id);
@@ -57,7 +60,8 @@ export class Sessions {
     await Promise.allSettled([...this.sessions.values()].map((session) => session.close()));
   }
 
-  private async open(tokenId: string, request: Request, options: HttpOptions): Promise<Response> {
+  private async open(asked: CallRequest, request: Request, options: HttpOptions): Promise<Response> {
+    const { tokenId } = asked.caller;
     if (this.stopping) return refuse(503, 'The server is stopping.');
     const own = [...this.sessions.values()].filter((session) => session.tokenId === tokenId);
     if (own.length >= PER_TOKEN && !(await endIdlest(own)))
@@ -66,7 +70,11 @@ export class Sessions {
       return refuse(503, 'Too many sessions are in use. Try again later.');
     const server = this.servers.serve('session');
     server.onerror = (error) => this.log.debug({ err: error }, 'session');
-    const session = await Session.open(tokenId, server, ({ id }) => this.sessions.delete(id));
+    const endNews = await this.news.tell(server, asked);
+    const session = await Session.open(tokenId, server, ({ id }) => {
+      this.sessions.delete(id);
+      endNews();
+    });
     this.sessions.set(session.id, session);
     const response = await session.fetch(request, options);
     // What was refused has begun nothing.

@@ -12,6 +12,9 @@ const BEAT_MS = 15_000;
 /** After so many beats every topic is looked at, as a notification of a change may have been lost. */
 const BEATS_PER_LOOK = 2;
 
+/** Who is told. `end` is called when its token holds no more, or there is nothing left to tell. */
+export type Peer = Pick<EventStream, 'over' | 'send' | 'keepAlive' | 'end'>;
+
 const log = createLogger('mcp');
 
 /**
@@ -29,7 +32,7 @@ export class Subscription {
   /** `id` is that of the request; it names the subscription in every message. */
   constructor(
     private readonly id: RequestId,
-    private readonly stream: EventStream,
+    private readonly stream: Peer,
     private readonly access: Access,
     private readonly changes: StateChanges,
     private readonly beatMs = BEAT_MS,
@@ -96,8 +99,8 @@ export class Subscription {
     return this.stream.send({ jsonrpc: '2.0', method, params: { ...params, _meta } });
   }
 
-  /** Marked at once: it may have changed since it was found. */
-  private watch(topic: Topic) {
+  /** Tells about a topic from now on. It is marked at once: it may have changed since it was found. */
+  watch(topic: Topic) {
     const changed = () => {
       this.marked.add(topic);
       this.look();
@@ -106,7 +109,7 @@ export class Subscription {
     this.marked.add(topic);
   }
 
-  private drop(topic: Topic) {
+  drop(topic: Topic) {
     this.watched.get(topic)?.();
     this.watched.delete(topic);
     this.marked.delete(topic);
