@@ -78,7 +78,7 @@ export class Jobs {
 
   /** Newest first. `before` is the id of the last job of the page before. */
   async list(
-    filter: JobFilter & { vmId?: string; states?: Job['state'][]; before?: string },
+    filter: JobFilter & { vmId?: string; states?: Job['state'][]; tools?: string[]; before?: string },
     limit: number,
   ): Promise<Job[]> {
     const before = filter.before === undefined ? undefined : await this.find(filter.before, filter);
@@ -88,6 +88,7 @@ export class Jobs {
         scope: { in: filter.scopes },
         ...(filter.vmId && { vmId: filter.vmId }),
         ...(filter.states && { state: { in: filter.states } }),
+        ...(filter.tools && { tool: { in: filter.tools } }),
         ...(before && {
           OR: [
             { createdAt: { lt: before.createdAt } },

@@ -63,7 +63,7 @@ async function projectAsksPersons({ vm, services }: Call): Promise<boolean> {
 }
 
 /** Elicitation without a mode means forms. */
-function takesForms(capabilities: ClientCapabilities | undefined): boolean {
+export function takesForms(capabilities: ClientCapabilities | undefined): boolean {
   const elicitation = capabilities?.elicitation;
   return elicitation !== undefined && (elicitation.form !== undefined || elicitation.url === undefined);
 }

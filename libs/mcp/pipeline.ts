@@ -75,13 +75,14 @@ export class CallPipeline {
     jobId: string,
     request: CallRequest,
     toolOf: (job: Job) => Tool | undefined,
-    act: (job: Job, tool: Tool, services: Services) => Promise<Result>,
+    act: (job: Job, tool: Tool, services: Services, signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     return this.runMethod(method, { taskId: jobId }, request, async (trail) => {
       trail.job = await this.services.jobs.find(jobId, request.caller);
       const tool = toolOf(trail.job);
       if (!tool || !request.selection(tool)) throw new AppError('job_not_found', 'There is no such task.');
-      return act(trail.job, tool, this.services);
+      const { job } = trail;
+      return this.interruptible(request, (signal) => act(job, tool, this.services, signal));
     });
   }
 
@@ -113,24 +114,34 @@ export class CallPipeline {
     this.open.forEach((controller) => controller.abort());
   }
 
-  private async attempt(
+  private attempt(
     tool: Tool,
     rawArgs: unknown,
     request: CallRequest,
     trail: Trail,
   ): Promise<CallToolResult | { job: Job }> {
+    return this.interruptible(request, async (signal) => {
+      const { call, args } = await this.admit(tool, rawArgs, request, trail, signal);
+      if ('handle' in tool.work) return toResult(tool, await tool.work.handle(call, args));
+      return this.workAsJob(tool, tool.work, call, args);
+    });
+  }
+
+  /** The signal aborts when the caller takes the request back, or this process is stopping. */
+  private async interruptible<T>(
+    { cancelled }: CallRequest,
+    act: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     const controller = new AbortController();
     const abort = () => controller.abort();
     this.open.add(controller);
-    request.cancelled?.addEventListener('abort', abort);
-    if (this.stopping || request.cancelled?.aborted) abort();
+    cancelled?.addEventListener('abort', abort);
+    if (this.stopping || cancelled?.aborted) abort();
     try {
-      const { call, args } = await this.admit(tool, rawArgs, request, trail, controller.signal);
-      if ('handle' in tool.work) return toResult(tool, await tool.work.handle(call, args));
-      return await this.workAsJob(tool, tool.work, call, args);
+      return await act(controller.signal);
     } finally {
       this.open.delete(controller);
-      request.cancelled?.removeEventListener('abort', abort);
+      cancelled?.removeEventListener('abort', abort);
     }
   }
 

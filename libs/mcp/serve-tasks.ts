@@ -9,7 +9,7 @@ import { answerQuestions } from './questions.js';
 import { detailedTaskOf } from './tasks.js';
 import type { Tool } from './tool.js';
 
-const params = z.looseObject({ taskId: z.string().min(1).max(128) });
+export const taskParams = z.looseObject({ taskId: z.string().min(1).max(128) });
 
 /** The methods of the tasks extension (revision 2026-07-28). Each goes through the gates of every call. */
 export function serveTasks(
@@ -21,7 +21,7 @@ export function serveTasks(
 ): void {
   const toolOf = (job: Job) => tools.get(job.tool ?? '');
   const serve = (method: string, act: Act) =>
-    server.setRequestHandler(method, { params }, async ({ taskId }, context) => {
+    server.setRequestHandler(method, { params: taskParams }, async ({ taskId }, context) => {
       const request = requestOf(context);
       if (!request.client?.tasks) throw tasksMissing();
       const bound = (job: Job, tool: Tool, services: Services) =>
@@ -52,8 +52,12 @@ type Act = (task: {
   context: ServerContext;
 }) => Promise<Result>;
 
-const actorOf = ({ caller: { userId, tokenId }, requestId }: CallRequest) => ({ userId, tokenId, requestId });
+export const actorOf = ({ caller: { userId, tokenId }, requestId }: CallRequest) => ({
+  userId,
+  tokenId,
+  requestId,
+});
 
-function asProtocolError(thrown: unknown): never {
+export function asProtocolError(thrown: unknown): never {
   throw thrown instanceof AppError ? toProtocolError(thrown) : thrown;
 }

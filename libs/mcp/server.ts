@@ -21,6 +21,7 @@ import type { z } from 'zod';
 import { TASKS_EXTENSION } from './answer.js';
 import type { CallRequest, ClientSide } from './call.js';
 import { INSTRUCTIONS, SERVER_INFO } from './identity.js';
+import { LEGACY_TASKS, LegacyTasks } from './legacy-tasks.js';
 import { CallPipeline, isJob, type CallOutcome } from './pipeline.js';
 import { getPrompt, listedPrompt } from './prompt.js';
 import { RequestStates } from './request-states.js';
@@ -45,6 +46,13 @@ export interface Envelope {
   [CLIENT_CAPABILITIES_META_KEY]?: ClientCapabilities;
 }
 
+/** `task` is of 2025-11-25; the SDK's types know it no more. */
+interface CallParams {
+  name: string;
+  arguments?: unknown;
+  task?: object;
+}
+
 /** How a server object is used: for one request of either revision, or for a session of the 2025-11-25 line. */
 export type Serving = 'modern' | 'legacy' | 'session';
 
@@ -54,6 +62,7 @@ export class McpServers {
   readonly byName: ReadonlyMap<string, Tool>;
   /** How long a task can be asked for, at least. */
   readonly ttlMs: number;
+  private readonly legacyTasks: LegacyTasks;
 
   constructor(
     @Inject(CATALOG) private readonly catalog: Catalog,
@@ -63,6 +72,7 @@ export class McpServers {
   ) {
     this.byName = new Map(catalog.tools.map((tool) => [tool.name, tool]));
     this.ttlMs = config.JOB_RETENTION_DAYS * DAY_MS;
+    this.legacyTasks = new LegacyTasks(pipeline, this.byName, this.ttlMs);
   }
 
   /** The request in whose name a handler is called travels in `authInfo.extra.request` of each HTTP request. */
@@ -75,7 +85,7 @@ export class McpServers {
         resources: { subscribe: true },
         prompts: {},
         completions: {},
-        ...(isModern ? { extensions: { [TASKS_EXTENSION]: {} } } : { logging: {} }),
+        ...(isModern ? { extensions: { [TASKS_EXTENSION]: {} } } : { logging: {}, tasks: LEGACY_TASKS }),
       },
       instructions: INSTRUCTIONS,
       cacheHints: CACHE_HINTS,
@@ -84,16 +94,22 @@ export class McpServers {
     const requestOf = (context: ServerContext) => this.requestOf(server, serving, context);
     server.setRequestHandler('tools/list', (_request, context) => {
       const request = httpRequestOf(context);
-      return { tools: this.catalog.tools.filter((tool) => shows(request, tool)).map(({ listed }) => listed) };
+      const tools = this.catalog.tools.filter((tool) => shows(request, tool));
+      return { tools: tools.map((tool) => (isModern ? tool.listed : this.legacyTasks.list(tool))) };
     });
     server.setRequestHandler('tools/call', async ({ params }, context) => {
+      const { name, arguments: args, task } = params as CallParams;
+      const call = (request: CallRequest) => this.call(name, args, request);
       const request = requestOf(context);
-      const outcome = await this.call(params.name, params.arguments, request);
+      const outcome = await (isModern
+        ? call(request)
+        : this.legacyTasks.call(name, args, task, request, call));
       if (!isJob(outcome)) return outcome;
-      return createdTask(outcome.job, this.ttlMs);
+      return isModern ? createdTask(outcome.job, this.ttlMs) : this.legacyTasks.created(outcome.job);
     });
     this.serveReading(server, requestOf);
     if (isModern) serveTasks(server, this.pipeline, this.byName, requestOf, this.ttlMs);
+    else this.legacyTasks.serve(server, requestOf);
     return server;
   }
 
@@ -181,7 +197,7 @@ class TaskServer extends Server {
     const send = transport.send.bind(transport);
     transport.send = (message: JSONRPCMessage, options?: TransportSendOptions) => {
       const result = 'result' in message ? message.result : undefined;
-      if (result?.resultType === 'task') delete result.content;
+      if (result?.resultType === 'task' || result?.task) delete result.content;
       return send(message, options);
     };
     return super.connect(transport);

@@ -54,7 +54,7 @@ export async function rpc(url: URL, ...request: Parameters<typeof modernRequest>
 }
 
 /** The tasks client insists on objects of its own realm; fetch, outside of Jest's, would make others. */
-async function fetchHere(input: URL | string, init?: RequestInit): Promise<Response> {
+export async function fetchHere(input: URL | string, init?: RequestInit): Promise<Response> {
   const response = await fetch(input, init);
   return Object.assign(response, { json: async () => JSON.parse(await response.text()) as unknown });
 }
