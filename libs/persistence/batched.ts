@@ -1,7 +1,9 @@
+import { setImmediate } from 'node:timers/promises';
+
 /**
- * Calls that come while one run is under way share the next one: a busy process pays one statement for many calls, an
- * idle one waits for nothing. No call is part of a run that began before it. `run` answers in the order of its inputs, at
- * most `limit` of them; when it fails, so do all calls of that run.
+ * Calls of one turn of the event loop share a run, and so do those that come while one is under way: a busy process pays
+ * one statement for many calls, an idle one waits for nothing. No call is part of a run that began before it. `run` answers
+ * in the order of its inputs, at most `limit` of them; when it fails, so do all calls of that run.
  */
 export function batched<Input, Output>(
   run: (inputs: Input[]) => Promise<Output[]>,
@@ -13,6 +15,7 @@ export function batched<Input, Output>(
   async function drain() {
     running = true;
     while (waiting.length > 0) {
+      await setImmediate();
       const calls = waiting.splice(0, limit);
       try {
         const outputs = await run(calls.map(({ input }) => input));
