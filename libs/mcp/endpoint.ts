@@ -1,10 +1,15 @@
-import type { ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
 import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
 import { createLogger } from '@longhaul/telemetry';
+<<<<<<< main
 import { toNodeHandler, toWebRequest, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
 import { createMcpHandler, isLegacyRequest, type Server } from '@modelcontextprotocol/server';
+=======
+import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
+>>>>>>> local
 import type { CallRequest } from './call.js';
+import { answerHttp, toRequest } from './http.js';
 import { Subscriptions, isListen, type ListenRequest } from './listen.js';
 import { ParamHeaders } from './param-headers.js';
 import { CallPipeline } from './pipeline.js';
@@ -18,18 +23,23 @@ import type { Catalog } from './tool.js';
 /** How long calls under way may take to answer when the process stops. */
 const SHUTDOWN_MS = 3_000;
 
-type NodeRequest = Parameters<NodeMcpRequestHandler>[0];
-
 /** Serves MCP over HTTP, both revisions: a server object is made for every request, unless it belongs to a session. */
 @Injectable()
 export class McpEndpoint implements BeforeApplicationShutdown {
   private readonly log = createLogger('mcp');
+<<<<<<< main
   private readonly handler = createMcpHandler(({ era }) => this.serve(era), {
     onerror: (error) => this.log.debug({ err: error }, 'request rejected'),
   });
   private readonly nodeHandler = toNodeHandler({
     fetch: (request, options) => this.fetch(request, options ?? {}),
   });
+=======
+  private readonly handler = createMcpHandler(
+    ({ era, requestInfo }) => this.servers.serve(era, requestInfo),
+    { onerror: (error) => this.log.debug({ err: error }, 'request rejected') },
+  );
+>>>>>>> local
   private readonly paramHeaders: ParamHeaders;
   private readonly underway = new Set<Promise<void>>();
 
@@ -50,7 +60,12 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   }
 
   /** Answers one HTTP request whose caller is known and whose body has been parsed. */
-  async handle(req: NodeRequest, res: ServerResponse, body: unknown, request: CallRequest): Promise<void> {
+  async handle(
+    req: IncomingMessage,
+    res: ServerResponse,
+    body: unknown,
+    request: CallRequest,
+  ): Promise<void> {
     const refusal = this.paramHeaders.check(body, req.headers);
     if (refusal) {
       res.writeHead(400, { 'content-type': 'application/json' });
@@ -58,8 +73,11 @@ export class McpEndpoint implements BeforeApplicationShutdown {
       return;
     }
     const { tokenId, scopes } = request.caller;
-    req.auth = { token: tokenId, clientId: tokenId, scopes, extra: { request } };
-    const answered = isListen(body) ? this.listen(req, res, body, request) : this.nodeHandler(req, res, body);
+    const authInfo = { token: tokenId, clientId: tokenId, scopes, extra: { request } };
+    const options = { authInfo, parsedBody: body };
+    const answered = isListen(body)
+      ? this.listen(req, res, body, request, options)
+      : this.answer(req, res, options);
     this.underway.add(answered);
     await answered.finally(() => this.underway.delete(answered));
   }
@@ -78,14 +96,23 @@ export class McpEndpoint implements BeforeApplicationShutdown {
    * The SDK looks at headers, envelope and filter as it does for any request. Its own stream knows neither tasks nor whose things
    * are, and it buffers without bound.
    */
-  private async listen(req: NodeRequest, res: ServerResponse, body: ListenRequest, request: CallRequest) {
-    const asked = await toWebRequest(req, body);
+  private async listen(
+    req: IncomingMessage,
+    res: ServerResponse,
+    body: ListenRequest,
+    request: CallRequest,
+    options: HttpOptions,
+  ) {
+    const asked = toRequest(req, body);
     const isModern = !(await isLegacyRequest(asked, body));
-    const options = { authInfo: req.auth, parsedBody: body };
     const looked = isModern ? await this.handler.fetch(asked, options).catch(() => undefined) : undefined;
     await looked?.body?.cancel();
     const isStream = looked?.headers.get('content-type') === 'text/event-stream';
-    return isStream ? this.subscriptions.serve(res, body, request) : this.nodeHandler(req, res, body);
+    return isStream ? this.subscriptions.serve(res, body, request) : this.answer(req, res, options);
+  }
+
+  private answer(req: IncomingMessage, res: ServerResponse, options: HttpOptions): Promise<void> {
+    return answerHttp((request) => this.fetch(request, options), req, res, options.parsedBody);
   }
 
   private serve(era: 'modern' | 'legacy'): Server {

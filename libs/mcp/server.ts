@@ -20,6 +20,7 @@ import {
 import type { z } from 'zod';
 import { TASKS_EXTENSION } from './answer.js';
 import type { CallRequest, ClientSide } from './call.js';
+import { takesJson, type DirectAnswer } from './http.js';
 import { INSTRUCTIONS, SERVER_INFO } from './identity.js';
 import { LEGACY_TASKS, LegacyTasks } from './legacy-tasks.js';
 import { CallPipeline, isJob, type CallOutcome } from './pipeline.js';
@@ -76,7 +77,7 @@ export class McpServers {
   }
 
   /** The request in whose name a handler is called travels in `authInfo.extra.request` of each HTTP request. */
-  serve(serving: Serving): Server {
+  serve(serving: Serving, http?: Request): Server {
     const isModern = serving === 'modern';
     const server = new TaskServer(SERVER_INFO, {
       capabilities: {
@@ -91,6 +92,7 @@ export class McpServers {
       cacheHints: CACHE_HINTS,
       requestState: { verify: (state, context) => this.states.verify(state, context) },
     });
+    if (isModern && takesJson(http)) server.direct = http;
     const requestOf = (context: ServerContext) => this.requestOf(server, serving, context);
     server.setRequestHandler('tools/list', (_request, context) => {
       const request = httpRequestOf(context);
@@ -191,14 +193,29 @@ export class McpServers {
   }
 }
 
-/** The SDK gives every result of tools/call a `content`; a task has none. */
 class TaskServer extends Server {
+  /** Where a result goes that nothing went before, in place of the transport. */
+  direct?: DirectAnswer;
+
   override connect(transport: Transport): Promise<void> {
     const send = transport.send.bind(transport);
+    let isFirst = true;
     transport.send = (message: JSONRPCMessage, options?: TransportSendOptions) => {
       const result = 'result' in message ? message.result : undefined;
+<<<<<<< main
       if (result?.resultType === 'task' || result?.task) delete result.content;
       return send(message, options);
+=======
+      // The SDK gives every result of tools/call a `content`; a task has none.
+      if (result?.resultType === 'task') delete result.content;
+      const { direct } = this;
+      if (!direct || !result || !isFirst) {
+        isFirst = false;
+        return send(message, options);
+      }
+      direct.answerJson(message);
+      return transport.close();
+>>>>>>> local
     };
     return super.connect(transport);
   }
