@@ -2,12 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
 import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
 import { createLogger } from '@longhaul/telemetry';
-<<<<<<< main
-import { toNodeHandler, toWebRequest, type NodeMcpRequestHandler } from '@modelcontextprotocol/node';
 import { createMcpHandler, isLegacyRequest, type Server } from '@modelcontextprotocol/server';
-=======
-import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
->>>>>>> local
 import type { CallRequest } from './call.js';
 import { answerHttp, toRequest } from './http.js';
 import { Subscriptions, isListen, type ListenRequest } from './listen.js';
@@ -27,19 +22,9 @@ const SHUTDOWN_MS = 3_000;
 @Injectable()
 export class McpEndpoint implements BeforeApplicationShutdown {
   private readonly log = createLogger('mcp');
-<<<<<<< main
-  private readonly handler = createMcpHandler(({ era }) => this.serve(era), {
+  private readonly handler = createMcpHandler(({ era, requestInfo }) => this.serve(era, requestInfo), {
     onerror: (error) => this.log.debug({ err: error }, 'request rejected'),
   });
-  private readonly nodeHandler = toNodeHandler({
-    fetch: (request, options) => this.fetch(request, options ?? {}),
-  });
-=======
-  private readonly handler = createMcpHandler(
-    ({ era, requestInfo }) => this.servers.serve(era, requestInfo),
-    { onerror: (error) => this.log.debug({ err: error }, 'request rejected') },
-  );
->>>>>>> local
   private readonly paramHeaders: ParamHeaders;
   private readonly underway = new Set<Promise<void>>();
 
@@ -115,8 +100,8 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     return answerHttp((request) => this.fetch(request, options), req, res, options.parsedBody);
   }
 
-  private serve(era: 'modern' | 'legacy'): Server {
-    const server = this.servers.serve(era);
+  private serve(era: 'modern' | 'legacy', request?: Request): Server {
+    const server = this.servers.serve(era, request);
     if (era === 'legacy') this.news.serve(server);
     return server;
   }

@@ -202,12 +202,8 @@ class TaskServer extends Server {
     let isFirst = true;
     transport.send = (message: JSONRPCMessage, options?: TransportSendOptions) => {
       const result = 'result' in message ? message.result : undefined;
-<<<<<<< main
-      if (result?.resultType === 'task' || result?.task) delete result.content;
-      return send(message, options);
-=======
       // The SDK gives every result of tools/call a `content`; a task has none.
-      if (result?.resultType === 'task') delete result.content;
+      if (result?.resultType === 'task' || result?.task) delete result.content;
       const { direct } = this;
       if (!direct || !result || !isFirst) {
         isFirst = false;
@@ -215,7 +211,6 @@ class TaskServer extends Server {
       }
       direct.answerJson(message);
       return transport.close();
->>>>>>> local
     };
     return super.connect(transport);
   }
