@@ -196,4 +196,13 @@ describe('a session', () => {
     await Promise.all(streams.map((stream) => stream.body!.cancel()));
     await eventually(() => openSession(url(), token).catch(() => undefined));
   });
+
+  it('is one of a few, however many begin at once', async () => {
+    const sessions = await Promise.allSettled(Array.from({ length: 40 }, () => openSession(url(), token)));
+    const alive = sessions.map(async (session) => {
+      if (session.status === 'rejected') return 0;
+      return (await session.value.send({ id: 1, method: 'ping' })).status;
+    });
+    expect((await Promise.all(alive)).filter((status) => status === 200)).toHaveLength(16);
+  });
 });

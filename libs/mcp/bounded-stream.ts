@@ -1,8 +1,5 @@
-/** Means nothing. Without something to send Node would keep the headers back, and with them the news that the stream is open. */
-const OPENING = Buffer.from(':\n\n');
-
 /**
- * The stream of events `source` for a reader that may be slow or gone: of what it has not read yet about `limitBytes` are kept, and when more comes
+ * `source` for a reader that may be slow or gone: of what it has not read yet about `limitBytes` are kept, and when more comes
  * the stream breaks and `source` is cancelled, as when `signal` aborts. `ended` is called once, however it ends.
  */
 export function boundedStream(
@@ -19,7 +16,6 @@ export function boundedStream(
 
   async function copy(controller: ReadableStreamDefaultController<Uint8Array>) {
     try {
-      controller.enqueue(OPENING);
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return controller.close();

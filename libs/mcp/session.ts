@@ -14,6 +14,8 @@ import { EventLog } from './event-log.js';
 
 /** What one session keeps for streams that are lost, and what one stream keeps for a reader that is slow. */
 const BUFFER_BYTES = 256 * 1024;
+/** After this a client that has lost a stream comes back. */
+const RETRY_MS = 1_000;
 /** Requests under way, and open streams, that one session may have. */
 const UNDERWAY_MAX = 64;
 
@@ -28,29 +30,31 @@ export class Session {
   private readonly transport = new WebStandardStreamableHTTPServerTransport({
     sessionIdGenerator: () => this.id,
     eventStore: new EventLog(BUFFER_BYTES),
+    retryInterval: RETRY_MS,
   });
   /** Those that have no answer yet. They go on when the client has lost the stream. */
   private readonly requests = new Set<RequestId>();
   private streams = 0;
   private usedAt = performance.now();
 
-  private constructor(
+  /** `closed` is called once, whoever ends it. */
+  constructor(
     readonly tokenId: string,
     private readonly server: Server,
-  ) {}
-
-  static async open(tokenId: string, server: Server, closed: (session: Session) => void): Promise<Session> {
-    const session = new Session(tokenId, server);
-    const { transport } = session;
+    closed: () => void,
+  ) {
+    const { transport } = this;
     const send = transport.send.bind(transport);
     transport.send = (message, options) => {
-      if (isJSONRPCResponse(message) && message.id !== undefined) session.requests.delete(message.id);
+      if (isJSONRPCResponse(message) && message.id !== undefined) this.requests.delete(message.id);
       return send(message, options);
     };
-    transport.onmessage = (message) => session.note(message);
-    transport.onclose = () => closed(session);
-    await server.connect(transport);
-    return session;
+    transport.onmessage = (message) => this.note(message);
+    transport.onclose = closed;
+  }
+
+  connect(): Promise<void> {
+    return this.server.connect(this.transport);
   }
 
   /** How long nobody has used it, in ms; 0 while a stream is open or a request under way. */
@@ -81,7 +85,7 @@ export class Session {
   }
 
   close(): Promise<void> {
-    return this.server.close();
+    return this.transport.close();
   }
 
   private note(message: JSONRPCMessage): void {

@@ -63,35 +63,50 @@ export class Sessions {
   private async open(asked: CallRequest, request: Request, options: HttpOptions): Promise<Response> {
     const { tokenId } = asked.caller;
     if (this.stopping) return refuse(503, 'The server is stopping.');
-    const own = [...this.sessions.values()].filter((session) => session.tokenId === tokenId);
-    if (own.length >= PER_TOKEN && !(await endIdlest(own)))
+    const all = [...this.sessions.values()];
+    const own = all.filter((session) => session.tokenId === tokenId);
+    if (own.length >= PER_TOKEN && !this.endIdlest(own))
       return refuse(429, `A token has at most ${PER_TOKEN} sessions in use. End one with DELETE.`);
-    if (this.sessions.size >= PER_PROCESS && !(await endIdlest([...this.sessions.values()])))
+    if (this.sessions.size >= PER_PROCESS && !this.endIdlest(all))
       return refuse(503, 'Too many sessions are in use. Try again later.');
     const server = this.servers.serve('session');
     server.onerror = (error) => this.log.debug({ err: error }, 'session');
-    const endNews = await this.news.tell(server, asked);
-    const session = await Session.open(tokenId, server, ({ id }) => {
-      this.sessions.delete(id);
+    let endNews = () => {};
+    const session = new Session(tokenId, server, () => {
+      this.sessions.delete(session.id);
       endNews();
     });
+    // Before anything is waited for, as others may be about to begin one.
     this.sessions.set(session.id, session);
-    const response = await session.fetch(request, options);
-    // What was refused has begun nothing.
-    if (!response.ok) await session.close();
-    return response;
+    try {
+      endNews = await this.news.tell(server, asked);
+      // It may have had to make room meanwhile.
+      if (!this.sessions.has(session.id)) endNews();
+      await session.connect();
+      const response = await session.fetch(request, options);
+      if (response.ok) return response;
+      await session.close();
+      return response;
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+  }
+
+  /** Makes room at the expense of whom nobody has used for longest. */
+  private endIdlest(sessions: Session[]): boolean {
+    const idlest = sessions.reduce((one, other) => (other.idleMs > one.idleMs ? other : one));
+    if (idlest.idleMs === 0) return false;
+    this.end(idlest);
+    return true;
   }
 
   private sweep(): void {
-    for (const session of this.sessions.values())
-      if (session.idleMs > IDLE_MS) void session.close().catch(() => undefined);
+    for (const session of this.sessions.values()) if (session.idleMs > IDLE_MS) this.end(session);
   }
-}
 
-/** Makes room at the expense of whom nobody has used for longest. */
-async function endIdlest(sessions: Session[]): Promise<boolean> {
-  const idlest = sessions.reduce((one, other) => (other.idleMs > one.idleMs ? other : one));
-  if (idlest.idleMs === 0) return false;
-  await idlest.close();
-  return true;
+  private end(session: Session): void {
+    this.sessions.delete(session.id);
+    void session.close().catch(() => undefined);
+  }
 }
