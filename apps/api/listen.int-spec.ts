@@ -1,5 +1,3 @@
-import { channel } from 'node:diagnostics_channel';
-import type { ServerResponse } from 'node:http';
 import { newId, type Vm } from '@longhaul/persistence';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { isTaskStatusNotificationV2 } from '@modelcontextprotocol/ext-tasks/core/v2';
@@ -173,126 +171,6 @@ describe('resources', () => {
   });
 });
 
-describe('the token', () => {
-  const update = (data: object) => test.db.token.update({ where: { id: user.caller.tokenId }, data });
-
-  it('decides on the list of tools: who listens to it is told', async () => {
-    const listener = await subscribe({ toolsListChanged: true, promptsListChanged: true });
-    await acknowledged(listener);
-    expect(honoured(listener)).toEqual({ toolsListChanged: true });
-    await update({ scopes: ['vms:read'] });
-    const frame = await listener.frame(({ method }) => method === 'notifications/tools/list_changed');
-    expect(frame.params).toEqual({ _meta: { [SUBSCRIPTION]: 'sub-1' } });
-  });
-
-  it('may lose what a task needs: then nothing is told of it', async () => {
-    const [taskId, uri] = [await startTask(), `longhaul://vms/${vm.id}`];
-    const listener = await subscribe({ taskIds: [taskId], resourceSubscriptions: [uri] });
-    await eventually(() => listener.tasks().length === 1);
-    await update({ scopes: ['vms:read'] });
-    await worker.claim(taskId);
-    await test.db.vm.update({ where: { id: vm.id }, data: { powerState: 'stopped' } });
-    await listener.frame(({ params }) => params?.uri === uri);
-    expect(listener.tasks()).toHaveLength(1);
-  });
-
-  it('ends the stream when it is revoked', async () => {
-    const revoked = await subscribe({ toolsListChanged: true });
-    await acknowledged(revoked);
-    await update({ revokedAt: new Date() });
-    await eventually(() => revoked.ended());
-    expect(revoked.frames).toHaveLength(1);
-  });
-});
-
-describe('bounds', () => {
-  it('refuses what is too much or malformed, in band', async () => {
-    const uri = `longhaul://vms/${vm.id}`;
-    const refused: [object, object, RegExp][] = [
-      [{ taskIds: 'all' }, {}, /taskIds/],
-      [{ taskIds: [1] }, {}, /taskIds/],
-      [
-        { resourceSubscriptions: Array(200).fill(uri), taskIds: Array(57).fill('x') },
-        {},
-        /at most 256 tasks/,
-      ],
-      [{ resourceSubscriptions: ['x'.repeat(70_000)] }, {}, /at most 65536 bytes/],
-      [{ toolsListChanged: true }, { id: 'x'.repeat(300) }, /^id: at most 256/],
-    ];
-    for (const [notifications, options, message] of refused) {
-      const listener = await subscribe(notifications, options);
-      await eventually(() => listener.frames.length === 1);
-      expect(listener.status).toBe(200);
-      expect(listener.frames[0]!.error).toMatchObject({
-        code: -32602,
-        message: expect.stringMatching(message),
-      });
-    }
-    const untyped = await subscribe({ toolsListChanged: 'yes' });
-    await eventually(() => untyped.frames.length === 1);
-    expect(untyped.frames[0]!.error!.code).toBe(-32602);
-  });
-
-  it('gives one token 32 streams at a time', async () => {
-    const streams = await Promise.all(
-      Array.from({ length: 32 }, () => subscribe({ toolsListChanged: true })),
-    );
-    await Promise.all(streams.map(acknowledged));
-    const refused = await subscribe({ toolsListChanged: true });
-    await eventually(() => refused.frames.length === 1);
-    expect(refused.frames[0]).toMatchObject({
-      id: 'sub-1',
-      error: { code: -32603, message: 'Subscription limit reached', data: { code: 'rate_limited' } },
-    });
-    streams[0]!.close();
-    await eventually(async () => {
-      const again = await subscribe({ toolsListChanged: true });
-      await eventually(() => again.frames.length > 0);
-      return again.frames[0]!.method;
-    });
-    const [events] = await test.db.$queryRaw<object[]>`
-      SELECT count(*) FILTER (WHERE result = 'ok')::int AS ok, max(arguments::text) AS arguments, max(client_name) AS client
-      FROM audit_events WHERE tool = 'subscriptions/listen' AND token_id = ${user.caller.tokenId}::uuid`;
-    expect(events).toEqual({ ok: 33, arguments: '{"toolsListChanged": true}', client: 'raw' });
-  });
-
-  it('keeps no more for a stream that nobody reads than one message, whatever happens', async () => {
-    const responses: ServerResponse[] = [];
-    const opened = (message: unknown) => responses.push((message as { response: ServerResponse }).response);
-    const requests = channel('http.server.request.start');
-    requests.subscribe(opened);
-    const taskId = await startTask();
-    const listener = await subscribe({ taskIds: [taskId] }, { read: false });
-    requests.unsubscribe(opened);
-    const response = responses.at(-1)!;
-    const ref = await worker.claim(taskId);
-    const message = 'x'.repeat(100_000);
-    const held: number[] = [];
-    for (let n = 1; n <= 2_000; n++) {
-      const progress = { progress: n, message };
-      // Of what notifies: state or a request to cancel.
-      const data =
-        n % 2 ? { progress, cancelRequestedAt: new Date() } : { progress, cancelRequestedAt: null };
-      await test.db.job.update({ where: { id: taskId }, data });
-      held.push(response.writableLength);
-    }
-    // 100 MB of states have passed; the socket was full long before.
-    expect(response.writableNeedDrain).toBe(true);
-    expect(Math.max(...held)).toBeLessThan(250_000);
-
-    // Who reads at last is told of the last state.
-    let text = '';
-    listener.response
-      .setEncoding('utf8')
-      .on('data', (chunk: string) => (text = (text + chunk).slice(-250_000)));
-    await worker.finish(ref, {
-      state: 'succeeded',
-      result: { exit_code: 0, duration_ms: 5 },
-    });
-    await eventually(() => text.includes('"status":"completed"'));
-  });
-});
-
 it('lets the official client listen', async () => {
   const client = new Client({ name: 'newer', version: '1' }, { versionNegotiation: { mode: 'auto' } });
   const requestInit = { headers: { authorization: `Bearer ${user.token}` } };
@@ -310,20 +188,6 @@ it('lets the official client listen', async () => {
   await subscription.close();
   expect(await subscription.closed).toBe('local');
   await client.close();
-});
-
-it('ends streams in order when the server stops', async () => {
-  const stopping = await startTestApi(test.url);
-  const listener = await listen(mcpUrl(stopping.port), user.token, { toolsListChanged: true });
-  await acknowledged(listener);
-  const startedAt = performance.now();
-  await stopping.close();
-  expect(performance.now() - startedAt).toBeLessThan(3_000);
-  await eventually(() => listener.ended());
-  expect(listener.frames.at(-1)).toMatchObject({
-    id: 'sub-1',
-    result: { resultType: 'complete', _meta: { 'io.modelcontextprotocol/serverInfo': { name: 'longhaul' } } },
-  });
 });
 
 it('answers clients of the older line as it answers any method that they do not have', async () => {
