@@ -1,7 +1,6 @@
 import { All, Controller, Req, Res } from '@nestjs/common';
 import { toAppError } from '@longhaul/errors';
 import { McpEndpoint, type Selection } from '@longhaul/mcp';
-import { correlation } from '@longhaul/telemetry';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { parseJson } from './body.js';
 
@@ -42,15 +41,13 @@ export class McpController {
     request.body = undefined;
     reply.hijack();
     reply.raw.setHeader('x-request-id', id);
-    await correlation.run({ requestId: id }, () =>
-      this.endpoint.handle(raw, reply.raw, parsed?.value, {
-        caller: caller!,
-        selection,
-        requestId: id,
-        ip,
-        userAgent: headers['user-agent'],
-      }),
-    );
+    await this.endpoint.handle(raw, reply.raw, parsed?.value, {
+      caller: caller!,
+      selection,
+      requestId: id,
+      ip,
+      userAgent: headers['user-agent'],
+    });
   }
 
   private select({ params, query, headers, routeOptions }: FastifyRequest<McpRoute>): Selection {

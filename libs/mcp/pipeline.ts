@@ -57,7 +57,7 @@ export class CallPipeline {
     const startedAt = performance.now();
     const trail: Trail = {};
     const outcome = await this.attempt(tool, args, request, trail).catch((thrown: unknown) =>
-      thrown instanceof InputNeeded ? thrown : this.explain(tool.name, thrown),
+      thrown instanceof InputNeeded ? thrown : this.explain(tool.name, request, thrown),
     );
     const withheld = await this.record(tool.name, args, request, trail, outcome, startedAt);
     if (withheld) return toError(withheld);
@@ -95,7 +95,7 @@ export class CallPipeline {
   ): Promise<Result> {
     const startedAt = performance.now();
     const trail: Trail = {};
-    const outcome = await act(trail).catch((thrown: unknown) => this.explain(method, thrown));
+    const outcome = await act(trail).catch((thrown: unknown) => this.explain(method, request, thrown));
     const withheld = await this.record(method, args, request, trail, outcome, startedAt);
     if (withheld) throw withheld;
     if (outcome instanceof AppError) throw outcome;
@@ -173,10 +173,10 @@ export class CallPipeline {
     return { call, args };
   }
 
-  private explain(tool: string, thrown: unknown): AppError {
+  private explain(tool: string, { requestId }: CallRequest, thrown: unknown): AppError {
     const error = toAppError(thrown);
     if (error.code === 'internal')
-      this.log.error({ err: error.cause, tool, ...error.details }, 'a call failed');
+      this.log.error({ err: error.cause, tool, requestId, ...error.details }, 'a call failed');
     return error;
   }
 
@@ -215,7 +215,7 @@ export class CallPipeline {
       });
       return undefined;
     } catch (thrown) {
-      this.log.error({ err: thrown, tool }, 'a call could not be audited');
+      this.log.error({ err: thrown, tool, requestId }, 'a call could not be audited');
       const made = call?.submitted && { job_id: call.submitted.id };
       return new AppError(
         'unavailable',

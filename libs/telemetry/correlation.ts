@@ -1,8 +1,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-/** What ties log lines, audit events and jobs of one request together. */
+/**
+ * What ties the log lines of an attempt at a job together. The API has no such store: to follow every promise takes a sixth of
+ * a call's time there, so it names the request in its lines by itself.
+ */
 export interface Correlation {
-  requestId?: string;
   jobId?: string;
   attempt?: number;
   /** Of the W3C trace context that came with the request. */
