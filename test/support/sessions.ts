@@ -40,10 +40,22 @@ export async function connectOlder(url: URL, token: string, behind: Behind = {})
 }
 
 /** The official client of today, on 2025-11-25. */
-export async function connectNewer(url: URL, token: string, behind: Behind = {}): Promise<Client> {
+export const connectNewer = (url: URL, token: string, behind?: Behind) =>
+  connectIn('legacy', url, token, behind);
+
+/** The official client of today, on 2026-07-28. */
+export const connectModern = (url: URL, token: string, behind?: Behind) =>
+  connectIn('auto', url, token, behind);
+
+async function connectIn(
+  mode: 'legacy' | 'auto',
+  url: URL,
+  token: string,
+  behind: Behind = {},
+): Promise<Client> {
   const client = new Client(
     { name: 'newer', version: '2' },
-    { capabilities: capabilitiesOf(behind), versionNegotiation: { mode: 'legacy' } },
+    { capabilities: capabilitiesOf(behind), versionNegotiation: { mode } },
   );
   const { elicit, sample, roots, notified } = behind;
   if (elicit)
