@@ -34,7 +34,8 @@ export class Session {
   });
   /** Those that have no answer yet. They go on when the client has lost the stream. */
   private readonly requests = new Set<RequestId>();
-  private streams = 0;
+  /** HTTP requests whose answer is not complete. */
+  private exchanges = 0;
   private usedAt = performance.now();
 
   /** `closed` is called once, whoever ends it. */
@@ -59,24 +60,30 @@ export class Session {
 
   /** How long nobody has used it, in ms; 0 while a stream is open or a request under way. */
   get idleMs(): number {
-    return this.streams + this.requests.size > 0 ? 0 : performance.now() - this.usedAt;
+    return this.exchanges + this.requests.size > 0 ? 0 : performance.now() - this.usedAt;
   }
 
   /** Answers an HTTP request of the session's token. */
   async fetch(request: Request, options: HttpOptions): Promise<Response> {
     const opensStream = request.method === 'GET' || [options.parsedBody].flat().some(isJSONRPCRequest);
-    if (opensStream && Math.max(this.streams, this.requests.size) >= UNDERWAY_MAX)
+    if (opensStream && Math.max(this.exchanges, this.requests.size) >= UNDERWAY_MAX)
       return refuse(429, `A session has at most ${UNDERWAY_MAX} requests under way. Wait for some to end.`);
-    this.usedAt = performance.now();
-    const response = await this.transport.handleRequest(request, options);
-    if (!response.body || !response.headers.get('content-type')?.startsWith('text/event-stream'))
-      return response;
-    this.streams++;
-    const body = boundedStream(response.body, BUFFER_BYTES, request.signal, () => {
-      this.streams--;
+    this.exchanges++;
+    const complete = () => {
+      this.exchanges--;
       this.usedAt = performance.now();
-    });
-    return new Response(body, response);
+    };
+    try {
+      const response = await this.transport.handleRequest(request, options);
+      const isStream = response.headers.get('content-type')?.startsWith('text/event-stream');
+      if (response.body && isStream)
+        return new Response(boundedStream(response.body, BUFFER_BYTES, request.signal, complete), response);
+      complete();
+      return response;
+    } catch (error) {
+      complete();
+      throw error;
+    }
   }
 
   /** Ends the stream that would stay open for ever. */
