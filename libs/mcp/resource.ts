@@ -109,18 +109,34 @@ async function listed(
   { tool, args, values }: Exclude<Completion, string[]>,
   run: RunTool,
 ): Promise<string[]> {
-  const { isError, structuredContent } = await run(tool, args);
-  return isError ? [] : values(structuredContent as Output);
+  const result = await run(tool, args);
+  const error = errorOf(result);
+  // Who may not call the tool that lists has nothing to choose from; a fault is not an empty list.
+  if (error && OURS.has(error.code)) throw toFault(error);
+  return error ? [] : values(result.structuredContent as Output);
 }
 
-function outputOf({ isError, structuredContent, content }: CallToolResult, uri: string): Output {
-  if (!isError) return structuredContent as Output;
-  const [block] = content;
-  const { error } = JSON.parse(block?.type === 'text' ? block.text : '{}') as {
-    error: { code: string; message: string };
-  };
+function outputOf(result: CallToolResult, uri: string): Output {
+  const error = errorOf(result);
+  if (!error) return result.structuredContent as Output;
   if (error.code.endsWith('_not_found') || error.code === 'invalid_arguments')
     throw new ResourceNotFoundError(uri);
-  const code = error.code === 'internal' ? ProtocolErrorCode.InternalError : ProtocolErrorCode.InvalidParams;
-  throw new ProtocolError(code, error.message, error);
+  throw toFault(error);
+}
+
+interface Fault {
+  code: string;
+  message: string;
+}
+
+const OURS = new Set(['internal', 'unavailable']);
+
+function errorOf({ isError, content: [block] }: CallToolResult): Fault | undefined {
+  if (!isError) return undefined;
+  return (JSON.parse(block?.type === 'text' ? block.text : '{}') as { error: Fault }).error;
+}
+
+function toFault(error: Fault): ProtocolError {
+  const code = OURS.has(error.code) ? ProtocolErrorCode.InternalError : ProtocolErrorCode.InvalidParams;
+  return new ProtocolError(code, error.message, error);
 }
