@@ -91,7 +91,7 @@ export class Access {
 
   private async callersOf(hashes: Buffer[]): Promise<(Caller | undefined)[]> {
     const rows = await this.callers(Prisma.sql`t.hash = ANY(${hashes}::bytea[])`);
-    const callers = new Map(rows.map(({ hash, ...caller }) => [Buffer.from(hash).toString('hex'), caller]));
+    const callers = new Map(rows.map(({ hash, ...caller }) => [hash.toString('hex'), caller]));
     return hashes.map((hash) => callers.get(hash.toString('hex')));
   }
 
@@ -101,11 +101,11 @@ export class Access {
     return tokenIds.map((id) => callers.get(id));
   }
 
-  private callers(tokens: Prisma.Sql): Promise<(Caller & { hash: Uint8Array })[]> {
-    return this.db.$queryRaw`
+  private callers(tokens: Prisma.Sql): Promise<(Caller & { hash: Buffer })[]> {
+    return this.db.rows(Prisma.sql`
       SELECT t.hash, t.user_id AS "userId", u.email, t.id AS "tokenId", t.scopes,
         ARRAY(SELECT project_id::text FROM project_members WHERE user_id = t.user_id) AS "projectIds"
       FROM tokens t JOIN users u ON u.id = t.user_id
-      WHERE ${tokens} AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())`;
+      WHERE ${tokens} AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())`);
   }
 }

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { redact, redactText } from '@longhaul/errors';
-import { Database, batched, type Transaction } from '@longhaul/persistence';
+import { Database, Prisma, batched, type Transaction } from '@longhaul/persistence';
 
 /** One event of the audit. Arguments are redacted and bounded here, whoever wrote them. */
 export interface AuditEntry {
@@ -40,20 +40,20 @@ export class Audit {
 
   constructor(db: Database) {
     this.record = batched(async (entries) => {
-      await insert(db, entries);
+      await db.rows(insert(entries));
       return entries;
     }, GROUP_LIMIT);
   }
 
   /** Writes the event in the caller's transaction, so that state and event stand or fall together. */
   async write(tx: Transaction, entry: AuditEntry): Promise<void> {
-    await insert(tx, [entry]);
+    await tx.$executeRaw(insert([entry]));
   }
 }
 
 /** One statement of one form for any number of events, as this runs with every call. */
-async function insert(tx: Transaction, entries: AuditEntry[]): Promise<void> {
-  await tx.$executeRaw`
+function insert(entries: AuditEntry[]): Prisma.Sql {
+  return Prisma.sql`
     INSERT INTO audit_events (event, user_id, token_id, project_id, vm_id, job_id, tool, arguments, result, code,
       duration_ms, request_id, trace_id, confirmed_by, client_name, client_version, ip, user_agent)
     SELECT * FROM jsonb_to_recordset(${JSON.stringify(entries.map(toRow))}::jsonb) AS entry (event text, "userId" uuid,
