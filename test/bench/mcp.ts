@@ -4,7 +4,6 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Agent, request } from 'node:http';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { catalog, toolsets } from '@longhaul/toolsets/catalog';
 import { countTokens } from 'gpt-tokenizer/encoding/o200k_base';
 import { makeUser, testDatabase, type TestDatabase } from '../support/database.js';
@@ -34,8 +33,9 @@ const CALL = JSON.stringify({
 
 interface Side {
   process: ChildProcess;
-  url: string;
-  token: string;
+  port: number;
+  path: string;
+  headers: Record<string, string | number>;
   agent: Agent;
   /** Calls so far. */
   answered: number;
@@ -53,7 +53,16 @@ async function start(module: string, env: NodeJS.ProcessEnv, path: string, token
   });
   const [{ port }] = (await once(child, 'message')) as [{ port: number }];
   const agent = new Agent({ keepAlive: true, maxSockets: IN_FLIGHT });
-  return { process: child, url: `http://127.0.0.1:${port}${path}`, token, agent, answered: 0 };
+  const headers = {
+    'content-type': 'application/json',
+    'content-length': CALL.length,
+    accept: 'application/json, text/event-stream',
+    authorization: `Bearer ${token}`,
+    'mcp-protocol-version': REVISION,
+    'mcp-method': 'tools/call',
+    'mcp-name': 'whoami',
+  };
+  return { process: child, port, path, headers, agent, answered: 0 };
 }
 
 async function stop({ process: child, agent }: Side): Promise<void> {
@@ -65,28 +74,27 @@ async function stop({ process: child, agent }: Side): Promise<void> {
 
 /** One call; throws unless it was answered as it should be. */
 async function call(side: Side): Promise<object> {
-  const { url, token, agent } = side;
-  const sent = request(url, {
-    agent,
-    method: 'POST',
-    headers: {
-      'content-type': 'application/json',
-      'content-length': CALL.length,
-      accept: 'application/json, text/event-stream',
-      authorization: `Bearer ${token}`,
-      'mcp-protocol-version': REVISION,
-      'mcp-method': 'tools/call',
-      'mcp-name': 'whoami',
-    },
-  });
-  sent.end(CALL);
-  const [response] = await once(sent, 'response');
-  const body = await text(response);
+  const { status, body } = await send(side);
   const { result } = JSON.parse(body) as Answer;
-  if (response.statusCode !== 200 || !result?.structuredContent)
-    throw new Error(`${response.statusCode}: ${body}`);
+  if (status !== 200 || !result?.structuredContent) throw new Error(`${status}: ${body}`);
   side.answered++;
   return result.structuredContent;
+}
+
+/** Takes little of the processor, which the servers need. */
+function send({ port, path, agent, headers }: Side): Promise<{ status?: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const options = { host: '127.0.0.1', port, path, agent, method: 'POST', headers };
+    const sent = request(options, (response) => {
+      let body = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => (body += chunk));
+      response.on('end', () => resolve({ status: response.statusCode, body }));
+      response.on('error', reject);
+    });
+    sent.on('error', reject);
+    sent.end(CALL);
+  });
 }
 
 /** Calls a second, of as many at once as clients that work hard have. */
