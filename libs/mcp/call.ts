@@ -4,7 +4,7 @@ import type { JobLog } from '@longhaul/job-log';
 import type { JobKind, Jobs, Progress, Submission } from '@longhaul/jobs';
 import type { Database, Job } from '@longhaul/persistence';
 import type { InputRequests } from '@modelcontextprotocol/server';
-import { answersTo, type Asking, type InputAnswers } from './input.js';
+import { answersTo, digestOf, type Asking, type InputAnswers } from './input.js';
 import { answerQuestions } from './questions.js';
 import type { Selection } from './selection.js';
 import type { Found, Tool } from './tool.js';
@@ -49,19 +49,27 @@ type SubmitOptions = Pick<Submission<unknown>, 'label' | 'lane' | 'queueSeconds'
 export class Call<R extends Found = Found> {
   /** Made by this call; the audit names it. */
   submitted?: Job;
-  /** Of its arguments and of what they named. */
-  digest = '';
   private readonly startedAt = performance.now();
 
   constructor(
     readonly tool: Tool,
+    private readonly args: object,
     readonly request: CallRequest,
     readonly services: Services,
     readonly vm: R['vm'],
     readonly job: R['job'],
-    /** Aborts when the answer is wanted at once: the caller gave up, or this process is stopping. */
-    readonly signal: AbortSignal,
+    private readonly interruption: () => AbortSignal,
   ) {}
+
+  /** Aborts when the answer is wanted at once: the caller gave up, or this process is stopping. */
+  get signal(): AbortSignal {
+    return this.interruption();
+  }
+
+  /** Of its arguments and of what they named. */
+  get digest(): string {
+    return digestOf(this.tool.name, this.args, this.vm?.id, this.job?.id);
+  }
 
   get caller(): Caller {
     return this.request.caller;

@@ -6,6 +6,8 @@ const FAILED = { jsonrpc: '2.0', id: null, error: { code: -32_603, message: 'Int
 
 /** A request that can be answered without a web response, which takes longer to make and to read than the JSON in it. */
 export interface DirectAnswer {
+  /** Of JSON-RPC; nothing has been checked. */
+  rpcMethod: unknown;
   answerJson(message: JSONRPCMessage): void;
 }
 
@@ -27,6 +29,7 @@ export async function answerHttp(
     if (!res.writableFinished) lost.abort();
   });
   if (res.destroyed) lost.abort();
+  const { method: rpcMethod } = (body ?? {}) as { method?: unknown };
   const answerJson = (message: JSONRPCMessage) => {
     const text = JSON.stringify(message);
     res.writeHead(200, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
@@ -35,7 +38,7 @@ export async function answerHttp(
   let response: Response;
   try {
     const request = toRequest(req, body, lost.signal);
-    response = await fetch(body === undefined ? request : Object.assign(request, { answerJson }));
+    response = await fetch(body === undefined ? request : Object.assign(request, { rpcMethod, answerJson }));
   } catch {
     response = Response.json(FAILED, { status: 500 });
   }

@@ -10,7 +10,7 @@ import type { CallToolResult, InputRequiredResult } from '@modelcontextprotocol/
 import { answerOf, toError, toResult } from './answer.js';
 import { Call, type CallRequest, type Services } from './call.js';
 import { confirm, type ConfirmedBy } from './confirmation.js';
-import { InputNeeded, askClient, digestOf, requireStateOf } from './input.js';
+import { InputNeeded, askClient, requireStateOf } from './input.js';
 import { RequestStates } from './request-states.js';
 import type { Found, JobWork, Tool } from './tool.js';
 
@@ -82,7 +82,7 @@ export class CallPipeline {
       const tool = toolOf(trail.job);
       if (!tool || !request.selection(tool)) throw new AppError('job_not_found', 'There is no such task.');
       const { job } = trail;
-      return this.interruptible(request, (signal) => act(job, tool, this.services, signal));
+      return this.interruptible(request, (signal) => act(job, tool, this.services, signal()));
     });
   }
 
@@ -127,21 +127,32 @@ export class CallPipeline {
     });
   }
 
-  /** The signal aborts when the caller takes the request back, or this process is stopping. */
+  /**
+   * The signal aborts when the caller takes the request back, or this process is stopping. It is made when it is asked for,
+   * which most calls never do.
+   */
   private async interruptible<T>(
     { cancelled }: CallRequest,
-    act: (signal: AbortSignal) => Promise<T>,
+    act: (signal: () => AbortSignal) => Promise<T>,
   ): Promise<T> {
-    const controller = new AbortController();
-    const abort = () => controller.abort();
-    this.open.add(controller);
-    cancelled?.addEventListener('abort', abort);
-    if (this.stopping || cancelled?.aborted) abort();
+    let forget = () => {};
+    const make = () => {
+      const controller = new AbortController();
+      const abort = () => controller.abort();
+      this.open.add(controller);
+      cancelled?.addEventListener('abort', abort);
+      if (this.stopping || cancelled?.aborted) abort();
+      forget = () => {
+        this.open.delete(controller);
+        cancelled?.removeEventListener('abort', abort);
+      };
+      return controller.signal;
+    };
+    let signal: AbortSignal | undefined;
     try {
-      return await act(controller.signal);
+      return await act(() => (signal ??= make()));
     } finally {
-      this.open.delete(controller);
-      cancelled?.removeEventListener('abort', abort);
+      forget();
     }
   }
 
@@ -155,7 +166,13 @@ export class CallPipeline {
   }
 
   /** Every gate in its order; answers the call and the parsed arguments. */
-  private async admit(tool: Tool, rawArgs: unknown, request: CallRequest, trail: Trail, signal: AbortSignal) {
+  private async admit(
+    tool: Tool,
+    rawArgs: unknown,
+    request: CallRequest,
+    trail: Trail,
+    signal: () => AbortSignal,
+  ) {
     const { caller, client } = request;
     requireScope(tool, caller);
     if ('submit' in tool.work && tool.work.task === 'required' && !client?.tasks) throw tasksRequired(tool);
@@ -165,10 +182,9 @@ export class CallPipeline {
     if (typeof commandId === 'string') trail.job = await this.services.jobs.find(commandId, caller);
     if (trail.vm && tool.vm?.running) requireRunning(trail.vm);
     if (trail.vm && tool.vm?.exec) requireExec(trail.vm);
-    const call = new Call(tool, request, this.services, trail.vm, trail.job, signal);
+    const call = new Call(tool, args, request, this.services, trail.vm, trail.job, signal);
     trail.call = call;
-    call.digest = digestOf(tool.name, args, call.vm?.id, call.job?.id);
-    requireStateOf(call.digest, client);
+    if (client?.state) requireStateOf(call.digest, client);
     trail.confirmedBy = await confirm(call, args, this.states);
     return { call, args };
   }

@@ -94,11 +94,6 @@ export class McpServers {
     });
     if (isModern && takesJson(http)) server.direct = http;
     const requestOf = (context: ServerContext) => this.requestOf(server, serving, context);
-    server.setRequestHandler('tools/list', (_request, context) => {
-      const request = httpRequestOf(context);
-      const tools = this.catalog.tools.filter((tool) => shows(request, tool));
-      return { tools: tools.map((tool) => (isModern ? tool.listed : this.legacyTasks.list(tool))) };
-    });
     server.setRequestHandler('tools/call', async ({ params }, context) => {
       const { name, arguments: args, task } = params as CallParams;
       const call = (request: CallRequest) => this.call(name, args, request);
@@ -108,6 +103,13 @@ export class McpServers {
         : this.legacyTasks.call(name, args, task, request, call));
       if (!isJob(outcome)) return outcome;
       return isModern ? createdTask(outcome.job, this.ttlMs) : this.legacyTasks.created(outcome.job);
+    });
+    // A call is what most requests are, and the other handlers of a server object that is for one request are not needed then.
+    if (server.direct?.rpcMethod === 'tools/call') return server;
+    server.setRequestHandler('tools/list', (_request, context) => {
+      const request = httpRequestOf(context);
+      const tools = this.catalog.tools.filter((tool) => shows(request, tool));
+      return { tools: tools.map((tool) => (isModern ? tool.listed : this.legacyTasks.list(tool))) };
     });
     this.serveReading(server, requestOf);
     if (isModern) serveTasks(server, this.pipeline, this.byName, requestOf, this.ttlMs);
