@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { type Access, type Caller } from '@longhaul/access';
-import { AppError, type ErrorCode } from '@longhaul/errors';
+import { requireOpen, type Access, type Caller } from '@longhaul/access';
+import { AppError, toAppError, type ErrorCode } from '@longhaul/errors';
 import { createLogger } from '@longhaul/telemetry';
 import {
   localhostAllowedHostnames,
@@ -10,17 +10,16 @@ import {
 } from '@modelcontextprotocol/server';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiConfig } from './config.js';
+import { callerOf, type VerifyGrant } from './credentials.js';
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Of the bearer token; there on every route that asks for one. */
+    /** There on every route that asks for credentials. */
     caller?: Caller;
   }
 }
 
 const REQUEST_ID = /^[\w.:-]{1,64}$/;
-/** Longer than any token of ours. */
-const BEARER = /^Bearer +([\w.~+/=-]{1,512}) *$/i;
 
 const MCP_ROUTE = /^\/mcp(\/|$)/;
 
@@ -33,16 +32,21 @@ export function requestIdOf(given: string | string[] | undefined): string {
 
 /**
  * What every request passes before its body is read: it is addressed to us and not sent by a stranger's web page (DNS
- * rebinding), and below /mcp it carries a token that holds.
+ * rebinding), and below /mcp it carries credentials that hold, while nobody has switched MCP off.
  */
-export function installGate(server: FastifyInstance, access: Access, config: ApiConfig): void {
+export function installGate(
+  server: FastifyInstance,
+  access: Access,
+  config: ApiConfig,
+  verifyGrant?: VerifyGrant,
+): void {
   const hosts = [...localhostAllowedHostnames(), ...config.ALLOWED_HOSTS];
   const origins = new Set(config.ALLOWED_ORIGINS);
 
   server.decorateRequest('caller');
   server.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
-    const { host, origin, authorization } = request.headers;
+    const { host, origin } = request.headers;
     if (!validateHostHeader(host, hosts).ok) {
       return refuse(
         reply,
@@ -60,33 +64,45 @@ export function installGate(server: FastifyInstance, access: Access, config: Api
       );
     }
     if (MCP_ROUTE.test(request.routeOptions.url ?? ''))
-      return authenticate(access, authorization, request, reply);
+      return admit(() => callerOf(request.headers.authorization, access, verifyGrant), request, reply);
   });
 }
 
-async function authenticate(
-  access: Access,
-  authorization: string | undefined,
+async function admit(
+  identify: () => Promise<Caller | undefined>,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<void> {
-  const [, token] = BEARER.exec(authorization ?? '') ?? [];
   try {
-    request.caller = token === undefined ? undefined : await access.authenticate(token);
+    request.caller = await identify();
   } catch (thrown) {
     log.error({ err: thrown, requestId: request.id }, 'cannot authenticate');
-    return refuse(reply, 503, 'unavailable', 'The token could not be checked. Try again later.');
+    return refuse(reply, 503, 'unavailable', 'The credentials could not be checked. Try again later.');
   }
-  if (request.caller) return;
-  reply.header('www-authenticate', authorization === undefined ? 'Bearer' : 'Bearer error="invalid_token"');
-  return refuse(
-    reply,
-    401,
-    'unauthenticated',
-    'Send Authorization: Bearer with a token that exists and has not been revoked.',
-  );
+  if (!request.caller) {
+    const isMissing = request.headers.authorization === undefined;
+    reply.header('www-authenticate', isMissing ? 'Bearer' : 'Bearer error="invalid_token"');
+    return refuse(
+      reply,
+      401,
+      'unauthenticated',
+      'Send Authorization: Bearer with a token that exists and has not been revoked.',
+    );
+  }
+  try {
+    requireOpen(request.caller);
+  } catch (thrown) {
+    const { code, message, details } = toAppError(thrown);
+    return refuse(reply, code === 'switched_off' ? 503 : 403, code, message, details);
+  }
 }
 
-async function refuse(reply: FastifyReply, status: number, code: ErrorCode, message: string): Promise<void> {
-  await reply.code(status).send(new AppError(code, message).toBody());
+async function refuse(
+  reply: FastifyReply,
+  status: number,
+  code: ErrorCode,
+  message: string,
+  details?: Record<string, unknown>,
+): Promise<void> {
+  await reply.code(status).send(new AppError(code, message, details).toBody());
 }

@@ -1,41 +1,56 @@
 import { Injectable } from '@nestjs/common';
 import { AppError } from '@longhaul/errors';
-import { Database, Prisma, batched, camelKeys, parseId, type Vm } from '@longhaul/persistence';
-import type { Scope } from './scopes.js';
-import { hashToken } from './tokens.js';
-
-/** Who calls, and what the token and the user's memberships let them see. */
-export interface Caller {
-  userId: string;
-  email: string;
-  tokenId: string;
-  scopes: Scope[];
-  projectIds: string[];
-}
+import { Database, Prisma, camelKeys, parseId, type Vm } from '@longhaul/persistence';
+import { callerLookup, type Caller } from './caller.js';
+import { hashToken, isToken } from './tokens.js';
 
 /** Longest list of matches that an ambiguous reference names. */
 const MATCHES_NAMED = 10;
-/** Tokens that one statement looks up, when many requests come together. */
-const AUTHENTICATED_AT_ONCE = 100;
 
 @Injectable()
 export class Access {
-  private readonly callerOf = batched((hashes: Buffer[]) => this.callersOf(hashes), AUTHENTICATED_AT_ONCE);
-  private readonly callerNow = batched((ids: string[]) => this.callersNow(ids), AUTHENTICATED_AT_ONCE);
+  private readonly callerOf;
 
-  constructor(private readonly db: Database) {}
+  constructor(private readonly db: Database) {
+    this.callerOf = callerLookup(db);
+  }
 
-  /** The caller behind a bearer token, asked of the database every time so that a revocation holds at once. */
-  authenticate(token: string): Promise<Caller | undefined> {
-    return this.callerOf(hashToken(token));
+  /** The caller behind a developer token, asked of the database every time so that a revocation holds at once. */
+  async authenticate(token: string): Promise<Caller | undefined> {
+    return isToken(token) ? this.callerOf({ hash: hashToken(token) }) : undefined;
+  }
+
+  /** As HTTP Basic has it: the token as a password, of the user of that e-mail address. */
+  async authenticateBasic(email: string, token: string): Promise<Caller | undefined> {
+    const caller = await this.authenticate(token);
+    return caller?.email.toLowerCase() === email.toLowerCase() ? { ...caller, kind: 'basic' } : undefined;
   }
 
   /**
-   * For what outlives its request: the caller as the token and the memberships are now, undefined once the token holds no
-   * more. Those who ask together share a statement.
+   * The caller behind an access token of OAuth, which has been verified and names its grant: what the token may do, and no
+   * more than the grant still allows.
    */
-  renew({ tokenId }: Caller): Promise<Caller | undefined> {
-    return this.callerNow(tokenId);
+  async authenticateGrant(
+    grantId: string,
+    token: { scopes: readonly string[]; expiresAt: Date },
+  ): Promise<Caller | undefined> {
+    const caller = token.expiresAt > new Date() ? await this.callerOf({ grantId }) : undefined;
+    const scopes = caller?.scopes.filter((scope) => token.scopes.includes(scope));
+    return caller && { ...caller, scopes: scopes!, expiresAt: token.expiresAt };
+  }
+
+  /**
+   * For what outlives its request: the caller as credential, memberships and switches are now; undefined once nothing may be
+   * told them any more. Those who ask together share a statement.
+   */
+  async renew({ kind, tokenId, scopes, expiresAt }: Caller): Promise<Caller | undefined> {
+    const now =
+      kind === 'oauth'
+        ? await this.authenticateGrant(tokenId, { scopes, expiresAt: expiresAt ?? new Date(0) })
+        : await this.callerOf({ tokenId });
+    return now && now.standing !== 'suspended' && now.switches.mcp === undefined
+      ? { ...now, kind }
+      : undefined;
   }
 
   /** By hostname. `after` is the id of the last VM of the page before; one that is not the caller's is `vm_not_found`. */
@@ -44,6 +59,7 @@ export class Access {
     return this.db.vm.findMany({
       where: {
         projectId: { in: caller.projectIds },
+        id: { in: caller.vmIds },
         ...(last && {
           OR: [{ hostname: { gt: last.hostname } }, { hostname: last.hostname, id: { gt: last.id } }],
         }),
@@ -54,14 +70,15 @@ export class Access {
   }
 
   /**
-   * The caller's VM by its id, exact hostname, or unique prefix of either, in this order. A VM of someone else is
-   * `vm_not_found` like one that does not exist; several matches are `vm_ambiguous` and named.
+   * The caller's VM by its id, exact hostname, or unique prefix of either, in this order. A VM of someone else, or one that
+   * the token is not for, is `vm_not_found` like one that does not exist; several matches are `vm_ambiguous` and named.
    */
   async resolveVm(caller: Caller, reference: string): Promise<Vm> {
     const id = parseId(reference);
     const rows = await this.db.$queryRaw<object[]>`
       SELECT * FROM vms
       WHERE project_id = ANY(${caller.projectIds}::uuid[])
+        ${caller.vmIds ? Prisma.sql`AND id = ANY(${caller.vmIds}::uuid[])` : Prisma.empty}
         AND (${id ? Prisma.sql`id = ${id}::uuid OR` : Prisma.empty}
           starts_with(hostname, ${reference}) OR starts_with(id::text, ${reference.toLowerCase()}))
       ORDER BY hostname, id LIMIT 100`;
@@ -87,25 +104,5 @@ export class Access {
       );
     }
     return match;
-  }
-
-  private async callersOf(hashes: Buffer[]): Promise<(Caller | undefined)[]> {
-    const rows = await this.callers(Prisma.sql`t.hash = ANY(${hashes}::bytea[])`);
-    const callers = new Map(rows.map(({ hash, ...caller }) => [hash.toString('hex'), caller]));
-    return hashes.map((hash) => callers.get(hash.toString('hex')));
-  }
-
-  private async callersNow(tokenIds: string[]): Promise<(Caller | undefined)[]> {
-    const rows = await this.callers(Prisma.sql`t.id = ANY(${tokenIds}::uuid[])`);
-    const callers = new Map(rows.map(({ hash: _hash, ...caller }) => [caller.tokenId, caller]));
-    return tokenIds.map((id) => callers.get(id));
-  }
-
-  private callers(tokens: Prisma.Sql): Promise<(Caller & { hash: Buffer })[]> {
-    return this.db.rows(Prisma.sql`
-      SELECT t.hash, t.user_id AS "userId", u.email, t.id AS "tokenId", t.scopes,
-        ARRAY(SELECT project_id::text FROM project_members WHERE user_id = t.user_id) AS "projectIds"
-      FROM tokens t JOIN users u ON u.id = t.user_id
-      WHERE ${tokens} AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())`);
   }
 }

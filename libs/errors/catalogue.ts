@@ -5,6 +5,7 @@
 export const ERROR_CODES = {
   unauthenticated: { retryable: false },
   forbidden_scope: { retryable: false },
+  forbidden_role: { retryable: false },
   forbidden_host: { retryable: false },
   forbidden_origin: { retryable: false },
   invalid_arguments: { retryable: false },
@@ -15,6 +16,7 @@ export const ERROR_CODES = {
   vm_busy: { retryable: true },
   vm_command_in_progress: { retryable: true },
   mcp_exec_disabled: { retryable: false },
+  switched_off: { retryable: true },
   job_not_found: { retryable: false },
   idempotency_key_reused: { retryable: false },
   rate_limited: { retryable: true },

@@ -23,12 +23,16 @@ const NOT_STORABLE = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/;
 export interface JobFilter {
   projectIds: string[];
   scopes: string[];
+  /** Only jobs on these VMs; a job on no VM is then like one that does not exist. */
+  vmIds?: string[];
 }
 
 /** In whose name something is done to a job, for its audit. */
 export interface Actor {
   userId: string;
   tokenId?: string;
+  /** Of OAuth. */
+  clientId?: string;
   requestId?: string;
 }
 
@@ -66,7 +70,7 @@ export class Jobs {
 
   async find(jobId: string, filter: JobFilter): Promise<Job> {
     const id = parseId(jobId);
-    const job = id && (await this.db.job.findFirst({ where: { id, projectId: { in: filter.projectIds } } }));
+    const job = id && (await this.db.job.findFirst({ where: { id, ...visibleTo(filter) } }));
     if (!job) throw jobNotFound();
     if (!filter.scopes.includes(job.scope)) {
       throw new AppError('forbidden_scope', `Reading this job needs the scope ${job.scope}.`, {
@@ -84,9 +88,9 @@ export class Jobs {
     const before = filter.before === undefined ? undefined : await this.find(filter.before, filter);
     return this.db.job.findMany({
       where: {
-        projectId: { in: filter.projectIds },
+        ...visibleTo(filter),
         scope: { in: filter.scopes },
-        ...(filter.vmId && { vmId: filter.vmId }),
+        ...(filter.vmId && { AND: { vmId: filter.vmId } }),
         ...(filter.states && { state: { in: filter.states } }),
         ...(filter.tools && { tool: { in: filter.tools } }),
         ...(before && {
@@ -235,6 +239,11 @@ export class Jobs {
     });
   }
 }
+
+const visibleTo = ({ projectIds, vmIds }: JobFilter) => ({
+  projectId: { in: projectIds },
+  ...(vmIds && { vmId: { in: vmIds } }),
+});
 
 function storable(answers: Record<string, Answer>): string {
   for (const [key, answer] of Object.entries(answers)) {

@@ -10,7 +10,7 @@ export const REDELIVER_SECONDS = 3;
 export interface Submission<Payload> {
   kind: JobKind<Payload, unknown>;
   payload: Payload;
-  by: { userId: string; tokenId?: string };
+  by: { userId: string; tokenId?: string; clientId?: string };
   projectId: string;
   vm?: { id: string; host: string; commandSlots: number };
   label?: string;

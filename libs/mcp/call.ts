@@ -1,4 +1,4 @@
-import type { Access, Caller } from '@longhaul/access';
+import { actorOf, projectFor, type Access, type Caller } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import type { JobLog } from '@longhaul/job-log';
 import type { JobKind, Jobs, Progress, Submission } from '@longhaul/jobs';
@@ -76,7 +76,8 @@ export class Call<R extends Found = Found> {
   }
 
   /**
-   * Submits a job in the caller's name: on the call's VM, or in the caller's first project. Errors: those of Jobs.submit.
+   * Submits a job in the caller's name: on the call's VM, or in the first project in which the caller may change something.
+   * Errors: those of Jobs.submit.
    */
   async submit<Payload>(
     kind: JobKind<Payload, unknown>,
@@ -88,7 +89,7 @@ export class Call<R extends Found = Found> {
       kind,
       payload,
       by: actor,
-      projectId: vm?.projectId ?? caller.projectIds[0]!,
+      projectId: vm?.projectId ?? projectFor(caller),
       vm: vm && { id: vm.id, host: vm.host, commandSlots: vm.commandSlots },
       tool: tool.name,
       requestId: request.requestId,
@@ -146,7 +147,6 @@ export class Call<R extends Found = Found> {
 
   /** In whose name the call acts. */
   get actor() {
-    const { userId, tokenId } = this.caller;
-    return { userId, tokenId, requestId: this.request.requestId };
+    return { ...actorOf(this.caller), requestId: this.request.requestId };
   }
 }

@@ -115,9 +115,10 @@ export class LegacyTasks {
 
   /** Newest first: jobs of tools that the request is about. */
   private async page({ caller, selection }: CallRequest, before: string | undefined) {
-    const { projectIds, scopes } = caller;
+    const { projectIds, vmIds, scopes } = caller;
     const tools = [...this.tools.values()].filter(selection).map(({ name }) => name);
-    const found = await this.pipeline.services.jobs.list({ projectIds, scopes, tools, before }, PAGE + 1);
+    const filter = { projectIds, vmIds, scopes, tools, before };
+    const found = await this.pipeline.services.jobs.list(filter, PAGE + 1);
     const jobs = found.slice(0, PAGE);
     return {
       tasks: jobs.map((job) => this.taskOf(job)),

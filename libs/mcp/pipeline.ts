@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { Access, type Caller } from '@longhaul/access';
+import { Access, actorOf, type Caller } from '@longhaul/access';
 import { Audit } from '@longhaul/audit';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { JobLog } from '@longhaul/job-log';
@@ -213,8 +213,7 @@ export class CallPipeline {
         event: 'call',
         tool,
         arguments: args,
-        userId: caller.userId,
-        tokenId: caller.tokenId,
+        ...actorOf(caller),
         projectId: vm?.projectId ?? about?.projectId,
         vmId: vm?.id ?? about?.vmId,
         jobId: about?.id,

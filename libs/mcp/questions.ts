@@ -1,5 +1,5 @@
 import { AppError } from '@longhaul/errors';
-import type { Answer } from '@longhaul/jobs';
+import type { Actor, Answer } from '@longhaul/jobs';
 import type { Job } from '@longhaul/persistence';
 import { inputRequired, type InputRequests } from '@modelcontextprotocol/server';
 import type { Services } from './call.js';
@@ -25,7 +25,7 @@ export async function answerQuestions(
   job: Job,
   responses: Record<string, unknown>,
   services: Services,
-  by: { userId: string; tokenId: string; requestId: string },
+  by: Actor,
 ): Promise<{ job: Job; answered: string[] }> {
   const answers: Record<string, Answer> = {};
   for (const [key, question] of Object.entries(await questionsOf(job, services))) {

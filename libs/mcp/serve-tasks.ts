@@ -1,3 +1,4 @@
+import { actorOf as actorOfCaller } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import type { Job } from '@longhaul/persistence';
 import { type Result, type Server, type ServerContext } from '@modelcontextprotocol/server';
@@ -52,11 +53,7 @@ type Act = (task: {
   context: ServerContext;
 }) => Promise<Result>;
 
-export const actorOf = ({ caller: { userId, tokenId }, requestId }: CallRequest) => ({
-  userId,
-  tokenId,
-  requestId,
-});
+export const actorOf = ({ caller, requestId }: CallRequest) => ({ ...actorOfCaller(caller), requestId });
 
 export function asProtocolError(thrown: unknown): never {
   throw thrown instanceof AppError ? toProtocolError(thrown) : thrown;

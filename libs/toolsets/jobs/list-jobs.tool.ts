@@ -19,8 +19,8 @@ export const listJobs = defineTool({
   }),
   output: z.object({ jobs: z.array(z.object(jobLineShape)), next_cursor: z.string().optional() }),
   async handle({ caller, services, vm }, { status, limit, cursor }) {
-    const { projectIds, scopes } = caller;
-    const filter = { projectIds, scopes, vmId: vm?.id, states: status, before: cursor };
+    const { projectIds, vmIds, scopes } = caller;
+    const filter = { projectIds, vmIds, scopes, vmId: vm?.id, states: status, before: cursor };
     const found = await services.jobs.list(filter, limit + 1);
     const jobs = found.slice(0, limit).map(jobLine);
     return { jobs, next_cursor: found.length > limit ? jobs.at(-1)?.job_id : undefined };
