@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { envInteger } from '@longhaul/config';
 import { PrismaPg } from '@prisma/adapter-pg';
@@ -9,7 +10,7 @@ export const persistenceConfig = z.object({
   DATABASE_URL: z
     .string()
     .startsWith('postgres')
-    .describe('PostgreSQL that owns all state; may go through a pooler'),
+    .describe('PostgreSQL that owns all state; may go through a pooler when DATABASE_DIRECT_URL is given'),
   DATABASE_DIRECT_URL: z
     .string()
     .startsWith('postgres')
@@ -45,9 +46,14 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     pool.on('error', () => undefined);
   }
 
-  /** For statements that run with every call: Prisma takes longer for those than the database. Values are as `pg` reads them. */
+  /**
+   * For statements that run with every call, of a few fixed texts: Prisma takes longer for those than the database, and so does
+   * planning. Values are as `pg` reads them.
+   */
   async rows<Row extends object>({ text, values }: Prisma.Sql): Promise<Row[]> {
-    return (await this.pool.query<Row>(text, values)).rows;
+    // What is prepared stays with its connection, which a pooler would change.
+    const name = this.options.DATABASE_DIRECT_URL ? undefined : nameOf(text);
+    return (await this.pool.query<Row>({ name, text, values })).rows;
   }
 
   async onApplicationShutdown() {
@@ -55,3 +61,5 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     await this.pool.end();
   }
 }
+
+const nameOf = (text: string) => createHash('sha256').update(text).digest('hex').slice(0, 32);
