@@ -8,14 +8,15 @@ const BELOW = {
   telemetry: ['errors', 'config'],
   persistence: ['errors', 'config', 'telemetry'],
   audit: ['errors', 'config', 'telemetry', 'persistence'],
-  access: ['errors', 'config', 'telemetry', 'persistence'],
+  access: ['errors', 'config', 'telemetry', 'persistence', 'audit'],
+  secrets: ['errors', 'config', 'persistence'],
   jobs: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access'],
   'job-log': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   'job-queue': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   // What reaches machines sees neither database, queue nor MCP.
   guest: ['errors'],
   'vm-providers': ['errors', 'guest'],
-  mcp: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'jobs', 'job-log'],
+  mcp: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'secrets', 'jobs', 'job-log'],
 };
 const ALL = [...Object.keys(BELOW), 'toolsets'];
 

@@ -7,6 +7,7 @@ import { JobQueueModule } from '@longhaul/job-queue';
 import { JobsModule } from '@longhaul/jobs';
 import { McpModule, type Catalog } from '@longhaul/mcp';
 import { PersistenceModule } from '@longhaul/persistence';
+import { SecretsModule } from '@longhaul/secrets';
 import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
 import { prompts } from '../../libs/toolsets/prompts.js';
 import { resources } from '../../libs/toolsets/resources.js';
@@ -24,6 +25,7 @@ export class ApiModule {
       PersistenceModule,
       AccessModule,
       AuditModule,
+      SecretsModule,
       JobLogModule,
       JobsModule.with(JobQueueModule),
     ];

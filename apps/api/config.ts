@@ -3,6 +3,7 @@ import { jobQueueConfig } from '@longhaul/job-queue';
 import { retentionConfig } from '@longhaul/jobs';
 import { mcpConfig } from '@longhaul/mcp';
 import { persistenceConfig } from '@longhaul/persistence';
+import { secretsConfig } from '@longhaul/secrets';
 import { telemetryConfig } from '@longhaul/telemetry';
 import { z } from 'zod';
 
@@ -13,6 +14,7 @@ export const apiConfig = z.object({
   ...jobQueueConfig.shape,
   ...retentionConfig.shape,
   ...mcpConfig.shape,
+  ...secretsConfig.shape,
   PORT: envInteger(0, 65_535).default(7777).describe('Port of the API; 0 takes a free one'),
   HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
   ALLOWED_HOSTS: envList

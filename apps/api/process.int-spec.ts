@@ -3,7 +3,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { TEST_SECRETS_KEYS, testDatabase, type TestDatabase } from '../../test/support/database.js';
 
 const MAIN = join(import.meta.dirname, 'main.ts');
 const TYPESCRIPT = join(import.meta.dirname, '../../test/support/register-typescript.mjs');
@@ -23,7 +23,7 @@ afterAll(() => test.drop());
 function start(env: NodeJS.ProcessEnv) {
   const child = fork(MAIN, {
     execArgv: ['--import', TYPESCRIPT],
-    env: { PATH: process.env.PATH, DATABASE_URL: test.url, ...env },
+    env: { PATH: process.env.PATH, DATABASE_URL: test.url, SECRETS_KEYS: TEST_SECRETS_KEYS, ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
   started.push(child);

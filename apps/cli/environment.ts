@@ -16,6 +16,14 @@ export const ENVIRONMENT = {
     default: 'the database',
     description: 'Redis (redis://…) or PostgreSQL (postgres://…) that delivers jobs',
   },
+  SECRETS_KEYS: {
+    default: 'not set',
+    description: 'Master keys of what is stored encrypted, as id:key,…; else SECRETS_KEY_FILE holds them',
+  },
+  SECRETS_KEY_FILE: {
+    default: 'secrets.key in LONGHAUL_HOME',
+    description: 'File of those keys, one id:key a line; made at the first start',
+  },
   PORT: {
     default: 'that of last time, else 7777',
     description: 'Port of the API; a free one is taken, and said, where it is in use',

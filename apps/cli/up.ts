@@ -5,6 +5,7 @@ import { openDatabase } from './database.js';
 import { fromEnvironment } from './environment.js';
 import { claimHome, openHome, type Home } from './home.js';
 import { readReadyFile, writeReadyFile } from './ready-file.js';
+import { ensureSecretsKeys } from './secrets.js';
 import { endLeftover, Service } from './service.js';
 import { Shutdown } from './shutdown.js';
 import { summary } from './summary.js';
@@ -44,7 +45,7 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
   shutdown.signal.throwIfAborted();
 
   const port = await apiPort(home);
-  const env = { ...database.env, ...vms.env, LONGHAUL_HOME: home.directory };
+  const env = { ...database.env, ...vms.env, ...ensureSecretsKeys(home), LONGHAUL_HOME: home.directory };
   const service = (name: string, extra: NodeJS.ProcessEnv = {}) =>
     new Service(
       { name, main: join(import.meta.dirname, '..', name, 'main.js'), env: { ...env, ...extra } },

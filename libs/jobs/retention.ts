@@ -27,6 +27,7 @@ export class Retention {
   /** Batch after batch until nothing is left to delete, or `stop` aborts. */
   async sweep(stop: AbortSignal): Promise<void> {
     await this.deleteRequestStates();
+    await this.db.$executeRaw`DELETE FROM one_time_secrets WHERE expires_at < now()`;
     while (!stop.aborted && (await this.deleteJobs()) === BATCH);
   }
 

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { AppError } from '@longhaul/errors';
 import { Database } from '@longhaul/persistence';
+import { StoredSecrets } from '@longhaul/secrets';
 import {
   createRequestStateCodec,
   type RequestStateCodec,
@@ -20,7 +20,10 @@ const KEY_NAME = 'request-state';
 export class RequestStates {
   private codec?: Promise<RequestStateCodec<RequestState>>;
 
-  constructor(private readonly db: Database) {}
+  constructor(
+    private readonly db: Database,
+    private readonly secrets: StoredSecrets,
+  ) {}
 
   async seal(state: RequestState, context: ServerContext): Promise<string> {
     return (await this.opened()).mint(state, context);
@@ -49,14 +52,8 @@ export class RequestStates {
   }
 
   private async open(): Promise<RequestStateCodec<RequestState>> {
-    const [row] = await this.db.$queryRaw<{ key: Uint8Array }[]>`
-      WITH made AS (
-        INSERT INTO signing_keys (name, key) VALUES (${KEY_NAME}, ${randomBytes(32)})
-        ON CONFLICT DO NOTHING RETURNING key)
-      SELECT key FROM made UNION ALL SELECT key FROM signing_keys WHERE name = ${KEY_NAME} LIMIT 1`;
-    // Of two processes that start at once, one does not see the row of the other yet.
-    if (!row) return this.open();
-    return createRequestStateCodec({ key: row.key, ttlSeconds: STATE_SECONDS, bind: tokenOf });
+    const key = await this.secrets.signingKey(KEY_NAME);
+    return createRequestStateCodec({ key, ttlSeconds: STATE_SECONDS, bind: tokenOf });
   }
 }
 

@@ -6,7 +6,14 @@ import { JobLog, LogGrowth } from '@longhaul/job-log';
 import { Jobs } from '@longhaul/jobs';
 import { StateChanges, type Vm } from '@longhaul/persistence';
 import { product } from '../../apps/api/api.module.js';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { Secrets, StoredSecrets } from '@longhaul/secrets';
+import {
+  TEST_SECRETS_KEYS,
+  makeUser,
+  makeVm,
+  testDatabase,
+  type TestDatabase,
+} from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
 import { HandWorker, NoDelivery } from '../../test/support/hand-worker.js';
 import { listen, type Listener } from '../../test/support/listen.js';
@@ -64,7 +71,8 @@ async function serve(
 ): Promise<Served> {
   const { db, audit } = test;
   const access = new Access(db);
-  const states = new RequestStates(db);
+  const stored = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
+  const states = new RequestStates(db, stored);
   const pipeline = new CallPipeline(audit, access, db, jobs, new JobLog(db), states);
   const servers = new McpServers(product, { JOB_RETENTION_DAYS: 30 } as never, pipeline, states);
   const topics = new Topics(product, servers, growth, changes, pipeline);

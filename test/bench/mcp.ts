@@ -6,7 +6,7 @@ import { Agent, request } from 'node:http';
 import { join } from 'node:path';
 import { catalog, toolsets } from '@longhaul/toolsets/catalog';
 import { countTokens } from 'gpt-tokenizer/encoding/o200k_base';
-import { makeUser, testDatabase, type TestDatabase } from '../support/database.js';
+import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '../support/database.js';
 
 const API = join(import.meta.dirname, '../../dist/apps/api/main.js');
 const BARE = join(import.meta.dirname, 'bare-mcp.mjs');
@@ -138,7 +138,7 @@ export default async function mcp(): Promise<object> {
     const { token } = await makeUser(database.db);
     const ours = await start(
       API,
-      { DATABASE_URL: database.url, PORT: '0', LOG_LEVEL: 'warn' },
+      { DATABASE_URL: database.url, SECRETS_KEYS: TEST_SECRETS_KEYS, PORT: '0', LOG_LEVEL: 'warn' },
       '/mcp?toolsets=all',
       token,
     );

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { makeUser, makeVm, testDatabase } from '../support/database.js';
+import { TEST_SECRETS_KEYS, makeUser, makeVm, testDatabase } from '../support/database.js';
 import { CACHE } from './install.js';
 import { startProxy } from './proxy.js';
 
@@ -42,6 +42,7 @@ export async function startTestBuild({ apis, queue, sessions }: Shape): Promise<
     const start = async (app: string, env: NodeJS.ProcessEnv) => {
       const child = fork(app, {
         DATABASE_URL: database.url,
+        SECRETS_KEYS: TEST_SECRETS_KEYS,
         QUEUE_URL: queue === 'redis' ? process.env.TEST_REDIS_URL : database.url,
         ...env,
       });

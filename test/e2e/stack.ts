@@ -16,7 +16,7 @@ import {
 } from '@modelcontextprotocol/client';
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../support/database.js';
+import { TEST_SECRETS_KEYS, makeUser, makeVm, testDatabase, type TestDatabase } from '../support/database.js';
 
 export const IMAGES = process.env.TEST_IMAGES ?? '/var/lib/longhaul/images';
 export const SYSTEM_USER = process.getuid?.() === 0 ? 'longhaul' : undefined;
@@ -90,6 +90,7 @@ export class Stack {
       env: {
         PATH: process.env.PATH,
         DATABASE_URL: this.database.url,
+        SECRETS_KEYS: TEST_SECRETS_KEYS,
         QUEUE_URL: this.queueUrl,
         LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
         ...env,

@@ -4,6 +4,9 @@ import { Audit } from '@longhaul/audit';
 import { Database, StateChanges, newId, type Vm } from '@longhaul/persistence';
 import pg from 'pg';
 
+/** Of all tests: databases are their own. */
+export const TEST_SECRETS_KEYS = `test:${Buffer.alloc(32, 'test').toString('base64')}`;
+
 export interface TestDatabase {
   url: string;
   db: Database;

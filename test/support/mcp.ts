@@ -1,6 +1,7 @@
 import type { Catalog } from '@longhaul/mcp';
 import { startServer, type ApiServer } from '../../apps/api/server.js';
 import { apiConfig } from '../../apps/api/config.js';
+import { TEST_SECRETS_KEYS } from './database.js';
 import { Client as OlderClient } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as OlderTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { Client, StreamableHTTPClientTransport, type Tool } from '@modelcontextprotocol/client';
@@ -19,7 +20,13 @@ export function startTestApi(
   env: Record<string, unknown> = {},
   catalog?: Catalog,
 ): Promise<ApiServer> {
-  const config = apiConfig.parse({ DATABASE_URL: databaseUrl, LOG_LEVEL: 'error', PORT: 0, ...env });
+  const config = apiConfig.parse({
+    DATABASE_URL: databaseUrl,
+    SECRETS_KEYS: TEST_SECRETS_KEYS,
+    LOG_LEVEL: 'error',
+    PORT: 0,
+    ...env,
+  });
   return startServer(config, catalog);
 }
 

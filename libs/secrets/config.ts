@@ -1,0 +1,21 @@
+import { z } from 'zod';
+import { KEY_PATTERN } from './keyring.js';
+
+export const secretsConfig = z.object({
+  SECRETS_KEYS: z
+    .string()
+    .regex(
+      new RegExp(`^${KEY_PATTERN}(,${KEY_PATTERN})*$`),
+      'expected id:key[,id:key…], a key being 32 bytes in base64',
+    )
+    .optional()
+    .describe(
+      'Master keys of what is stored encrypted, as id:key,… with keys of 32 bytes in base64; the first one seals, all open',
+    ),
+  SECRETS_KEY_FILE: z
+    .string()
+    .optional()
+    .describe('File with those keys instead, one id:key a line; the API needs one of the two'),
+});
+
+export type SecretsConfig = z.output<typeof secretsConfig>;

@@ -1,0 +1,93 @@
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { Inject, Injectable } from '@nestjs/common';
+import { CONFIG, ConfigError } from '@longhaul/config';
+import type { SecretsConfig } from './config.js';
+import { parseKeys, readKeyFile, type Keyring } from './keyring.js';
+
+const CIPHER = 'aes-256-gcm';
+const KEY_BYTES = 32;
+const IV_BYTES = 12;
+const TAG_BYTES = 16;
+const WRAPPED_BYTES = IV_BYTES + TAG_BYTES + KEY_BYTES;
+const SEALED = /^v1\.([a-z0-9-]{1,32})\.([\w-]+)$/;
+
+/**
+ * Encrypts what is stored and must be read back: each secret under a random key of its own, and that one under a master key from
+ * the configuration, whose id stands in the result. So a rotation of master keys touches no secret.
+ */
+@Injectable()
+export class Secrets {
+  private keys: Keyring;
+  private readonly file?: string;
+
+  /** Errors: ConfigError without a usable master key. */
+  constructor(@Inject(CONFIG) { SECRETS_KEYS, SECRETS_KEY_FILE }: SecretsConfig) {
+    if (SECRETS_KEYS === undefined && SECRETS_KEY_FILE === undefined)
+      throw new ConfigError('Set SECRETS_KEYS or SECRETS_KEY_FILE to the master keys of stored secrets.');
+    this.file = SECRETS_KEYS === undefined ? SECRETS_KEY_FILE : undefined;
+    this.keys =
+      SECRETS_KEYS === undefined
+        ? readKeyFile(SECRETS_KEY_FILE!)
+        : parseKeys(SECRETS_KEYS.split(','), 'SECRETS_KEYS');
+  }
+
+  /** Text of `v1.`, the master key's id, a dot, base64url. Only who gives the same `context` opens it: say where it is stored. */
+  seal(plain: Buffer, context: string): string {
+    const key = randomBytes(KEY_BYTES);
+    return this.envelope(key, encrypt(key, plain, context), context);
+  }
+
+  /** Throws for what was changed, belongs elsewhere, or was sealed with a master key that is not here. */
+  open(sealed: string, context: string): Buffer {
+    const { key, body } = this.unwrap(sealed, context);
+    return decrypt(key, body, context);
+  }
+
+  /** The same secret under the present master key; undefined when it is already. */
+  rewrap(sealed: string, context: string): string | undefined {
+    if (sealed.startsWith(`v1.${this.current()[0]}.`)) return undefined;
+    const { key, body } = this.unwrap(sealed, context);
+    return this.envelope(key, body, context);
+  }
+
+  private envelope(key: Buffer, body: Buffer, context: string): string {
+    const [id, master] = this.current();
+    const wrapped = encrypt(master, key, `${id} ${context}`);
+    return `v1.${id}.${Buffer.concat([wrapped, body]).toString('base64url')}`;
+  }
+
+  private unwrap(sealed: string, context: string): { key: Buffer; body: Buffer } {
+    const [, id = '', text = ''] = SEALED.exec(sealed) ?? [];
+    const bytes = Buffer.from(text, 'base64url');
+    const key = decrypt(this.master(id), bytes.subarray(0, WRAPPED_BYTES), `${id} ${context}`);
+    return { key, body: bytes.subarray(WRAPPED_BYTES) };
+  }
+
+  private current(): [string, Buffer] {
+    return this.keys.entries().next().value!;
+  }
+
+  /** Another process may have rotated the keys of the file since it was read. */
+  private master(id: string): Buffer {
+    if (!this.keys.has(id) && this.file !== undefined) this.keys = readKeyFile(this.file);
+    const key = this.keys.get(id);
+    if (!key) throw new Error(`there is no master key ${id || '(unreadable)'} here`);
+    return key;
+  }
+}
+
+/** IV, tag, then the ciphertext. */
+function encrypt(key: Buffer, plain: Buffer, context: string): Buffer {
+  const iv = randomBytes(IV_BYTES);
+  const cipher = createCipheriv(CIPHER, key, iv, { authTagLength: TAG_BYTES }).setAAD(Buffer.from(context));
+  const text = Buffer.concat([cipher.update(plain), cipher.final()]);
+  return Buffer.concat([iv, cipher.getAuthTag(), text]);
+}
+
+function decrypt(key: Buffer, bytes: Buffer, context: string): Buffer {
+  const iv = bytes.subarray(0, IV_BYTES);
+  const tag = bytes.subarray(IV_BYTES, IV_BYTES + TAG_BYTES);
+  const decipher = createDecipheriv(CIPHER, key, iv, { authTagLength: TAG_BYTES });
+  decipher.setAAD(Buffer.from(context)).setAuthTag(tag);
+  return Buffer.concat([decipher.update(bytes.subarray(IV_BYTES + TAG_BYTES)), decipher.final()]);
+}
