@@ -10,6 +10,7 @@ const BELOW = {
   audit: ['errors', 'config', 'telemetry', 'persistence'],
   access: ['errors', 'config', 'telemetry', 'persistence', 'audit'],
   secrets: ['errors', 'config', 'persistence'],
+  oauth: ['errors', 'config', 'telemetry', 'persistence', 'access', 'secrets'],
   jobs: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access'],
   'job-log': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   'job-queue': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],

@@ -1,11 +1,12 @@
 import { Module, type DynamicModule } from '@nestjs/common';
-import { AccessModule } from '@longhaul/access';
+import { AccessModule, RatesModule } from '@longhaul/access';
 import { AuditModule } from '@longhaul/audit';
 import { ConfigModule } from '@longhaul/config';
 import { JobLogModule } from '@longhaul/job-log';
 import { JobQueueModule } from '@longhaul/job-queue';
 import { JobsModule } from '@longhaul/jobs';
 import { McpModule, type Catalog } from '@longhaul/mcp';
+import { OauthModule } from '@longhaul/oauth';
 import { PersistenceModule } from '@longhaul/persistence';
 import { SecretsModule } from '@longhaul/secrets';
 import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
@@ -24,6 +25,7 @@ export class ApiModule {
     const services = [
       PersistenceModule,
       AccessModule,
+      RatesModule,
       AuditModule,
       SecretsModule,
       JobLogModule,
@@ -35,6 +37,7 @@ export class ApiModule {
         ConfigModule.forRoot(config),
         PersistenceModule,
         AccessModule,
+        OauthModule,
         McpModule.with(served, services),
       ],
       controllers: [McpController, HealthController],

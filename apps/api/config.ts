@@ -1,7 +1,9 @@
+import { ratesConfig } from '@longhaul/access';
 import { envInteger, envList } from '@longhaul/config';
 import { jobQueueConfig } from '@longhaul/job-queue';
 import { retentionConfig } from '@longhaul/jobs';
 import { mcpConfig } from '@longhaul/mcp';
+import { oauthConfig } from '@longhaul/oauth';
 import { persistenceConfig } from '@longhaul/persistence';
 import { secretsConfig } from '@longhaul/secrets';
 import { telemetryConfig } from '@longhaul/telemetry';
@@ -15,6 +17,8 @@ export const apiConfig = z.object({
   ...retentionConfig.shape,
   ...mcpConfig.shape,
   ...secretsConfig.shape,
+  ...ratesConfig.shape,
+  ...oauthConfig.shape,
   PORT: envInteger(0, 65_535).default(7777).describe('Port of the API; 0 takes a free one'),
   HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
   ALLOWED_HOSTS: envList

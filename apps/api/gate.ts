@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { requireOpen, type Access, type Caller } from '@longhaul/access';
 import { AppError, toAppError, type ErrorCode } from '@longhaul/errors';
+import type { Oauth } from '@longhaul/oauth';
 import { createLogger } from '@longhaul/telemetry';
 import {
   localhostAllowedHostnames,
@@ -10,7 +11,7 @@ import {
 } from '@modelcontextprotocol/server';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiConfig } from './config.js';
-import { callerOf, type VerifyGrant } from './credentials.js';
+import { callerOf } from './credentials.js';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -34,14 +35,11 @@ export function requestIdOf(given: string | string[] | undefined): string {
  * What every request passes before its body is read: it is addressed to us and not sent by a stranger's web page (DNS
  * rebinding), and below /mcp it carries credentials that hold, while nobody has switched MCP off.
  */
-export function installGate(
-  server: FastifyInstance,
-  access: Access,
-  config: ApiConfig,
-  verifyGrant?: VerifyGrant,
-): void {
-  const hosts = [...localhostAllowedHostnames(), ...config.ALLOWED_HOSTS];
-  const origins = new Set(config.ALLOWED_ORIGINS);
+export function installGate(server: FastifyInstance, access: Access, config: ApiConfig, oauth: Oauth): void {
+  const { PUBLIC_URL } = config;
+  const ours = PUBLIC_URL === undefined ? [] : [new URL(PUBLIC_URL).hostname];
+  const hosts = [...localhostAllowedHostnames(), ...config.ALLOWED_HOSTS, ...ours];
+  const origins = new Set([...config.ALLOWED_ORIGINS, PUBLIC_URL]);
 
   server.decorateRequest('caller');
   server.addHook('onRequest', async (request, reply) => {
@@ -63,25 +61,27 @@ export function installGate(
         'Pages of this Origin may not call. The operator can add it to ALLOWED_ORIGINS.',
       );
     }
-    if (MCP_ROUTE.test(request.routeOptions.url ?? ''))
-      return admit(() => callerOf(request.headers.authorization, access, verifyGrant), request, reply);
+    if (MCP_ROUTE.test(request.routeOptions.url ?? '')) return admit(access, oauth, request, reply);
   });
 }
 
 async function admit(
-  identify: () => Promise<Caller | undefined>,
+  access: Access,
+  oauth: Oauth,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<void> {
   try {
-    request.caller = await identify();
+    request.caller = await callerOf(request.headers.authorization, access, (token) =>
+      oauth.verifyAccessToken(token),
+    );
   } catch (thrown) {
     log.error({ err: thrown, requestId: request.id }, 'cannot authenticate');
     return refuse(reply, 503, 'unavailable', 'The credentials could not be checked. Try again later.');
   }
   if (!request.caller) {
     const isMissing = request.headers.authorization === undefined;
-    reply.header('www-authenticate', isMissing ? 'Bearer' : 'Bearer error="invalid_token"');
+    reply.header('www-authenticate', oauth.challenge(isMissing ? undefined : 'invalid_token'));
     return refuse(
       reply,
       401,

@@ -3,11 +3,13 @@ import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Access } from '@longhaul/access';
 import type { Catalog } from '@longhaul/mcp';
+import { Oauth } from '@longhaul/oauth';
 import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
 import { ApiModule, product } from './api.module.js';
 import { installBodyParser } from './body.js';
 import type { ApiConfig } from './config.js';
 import { installGate, requestIdOf } from './gate.js';
+import { mountOauth } from './oauth/mount.js';
 
 /** Of a stop: what is still connected by then has had its answer, or will never read it. */
 const CUT_CONNECTIONS_MS = 4_000;
@@ -37,14 +39,18 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   });
   const server = adapter.getInstance();
   installBodyParser(server);
-  installGate(server, app.get(Access), config);
+  const oauth = app.get(Oauth);
+  installGate(server, app.get(Access), config, oauth);
+  mountOauth(server, oauth);
   await app.listen(config.PORT, config.HOST).catch(async (error: unknown) => {
     await app.close();
     throw error;
   });
   const address = server.server.address();
+  const port = typeof address === 'object' && address ? address.port : config.PORT;
+  oauth.listensOn(port);
   return {
-    port: typeof address === 'object' && address ? address.port : config.PORT,
+    port,
     async close() {
       const force = setTimeout(() => server.server.closeAllConnections(), CUT_CONNECTIONS_MS);
       await app.close().finally(() => clearTimeout(force));

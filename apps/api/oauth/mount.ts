@@ -1,0 +1,84 @@
+import type { Oauth } from '@longhaul/oauth';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { pageHeaders } from './html.js';
+import { Interactions, type InteractionRequest } from './interactions.js';
+import { errorPage } from './pages.js';
+
+/** Served by oidc-provider, which reads the bodies itself, 56 KiB at most. */
+const PROVIDER_ROUTES = [
+  '/.well-known/oauth-authorization-server',
+  '/.well-known/openid-configuration',
+  '/.well-known/jwks.json',
+  '/oauth/authorize',
+  '/oauth/authorize/:uid',
+  '/oauth/session/end/confirm',
+  '/oauth/token',
+  '/oauth/revoke',
+  '/oauth/introspect',
+  '/oauth/register',
+];
+
+/** What may be asked so often only. */
+const LIMITED = new Map([
+  ['/oauth/authorize', [['authorize', true]]],
+  [
+    '/oauth/register',
+    [
+      ['register', true],
+      ['registerAll', false],
+    ],
+  ],
+] as const);
+
+/** Adds all routes of the authorization server, and the metadata of the resource that it is for. */
+export function mountOauth(server: FastifyInstance, oauth: Oauth): void {
+  oauth.errorPage = (ctx, error, description) => {
+    ctx.set(pageHeaders());
+    ctx.body = errorPage(
+      'This does not work',
+      `${description ?? 'The request of your app is not valid.'} (${error})`,
+    );
+  };
+
+  for (const path of ['', '/mcp'])
+    server.get(`/.well-known/oauth-protected-resource${path}`, async (_request, reply) => {
+      await reply.header('access-control-allow-origin', '*').send(oauth.resourceMetadata());
+    });
+
+  const interactions = new Interactions(oauth);
+  const uid = '/oauth/interaction/:uid';
+  server.get(uid, (request: InteractionRequest, reply) => interactions.show(request, reply));
+  server.post(`${uid}/login`, (request: InteractionRequest, reply) => interactions.login(request, reply));
+  server.post(`${uid}/consent`, (request: InteractionRequest, reply) => interactions.consent(request, reply));
+  server.get(`${uid}/upstream`, (request: InteractionRequest, reply) =>
+    interactions.upstream(request, reply),
+  );
+  server.get('/oauth/callback', (request, reply) => interactions.fromUpstream(request, reply));
+
+  void server.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser('*', (_request, _payload, done) => done(null));
+    for (const route of PROVIDER_ROUTES)
+      scope.all(route, (request, reply) => serve(oauth, route, request, reply));
+  });
+}
+
+async function serve(
+  oauth: Oauth,
+  route: string,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
+  const limits = LIMITED.get(route as '/oauth/authorize') ?? [];
+  const wait = await oauth.limits.take(
+    ...limits.map(([limit, each]): Parameters<Oauth['limits']['take']>[0] => [limit, each ? request.ip : '']),
+  );
+  if (wait > 0) {
+    const body = { error: 'temporarily_unavailable', error_description: `Try again in ${wait} seconds.` };
+    await reply.code(429).header('retry-after', wait).send(body);
+    return;
+  }
+  reply.hijack();
+  reply.raw.setHeader('x-request-id', request.id);
+  await oauth.handle(request.raw, reply.raw);
+}

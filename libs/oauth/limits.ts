@@ -1,0 +1,36 @@
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+
+/** What strangers may do so often in so many seconds, each process counting for itself. */
+const LIMITS = {
+  /** Passwords tried for one address from one place. */
+  login: { points: 10, duration: 900 },
+  loginFrom: { points: 50, duration: 900 },
+  loginAs: { points: 100, duration: 900 },
+  authorize: { points: 120, duration: 60 },
+  register: { points: 30, duration: 3600 },
+  registerAll: { points: 1000, duration: 3600 },
+  /** Metadata documents of clients fetched, from whoever asks. */
+  fetchAll: { points: 300, duration: 60 },
+};
+
+export type Limit = keyof typeof LIMITS;
+
+export class Limits {
+  private readonly limiters = new Map(
+    Object.entries(LIMITS).map(([name, options]) => [
+      name,
+      new RateLimiterMemory({ keyPrefix: name, ...options }),
+    ]),
+  );
+
+  /** Counts one of each; answers for how many seconds it is too often, or 0. */
+  async take(...of: [limit: Limit, key: string][]): Promise<number> {
+    try {
+      for (const [limit, key] of of) await this.limiters.get(limit)!.consume(key);
+      return 0;
+    } catch (thrown) {
+      if (thrown instanceof RateLimiterRes) return Math.ceil(thrown.msBeforeNext / 1000);
+      throw thrown;
+    }
+  }
+}
