@@ -29,6 +29,10 @@ export function requireChange({ standing, roles }: Caller, projectId?: string): 
   if (projectId !== undefined && roles[projectId] === 'viewer') throw forbiddenRole();
 }
 
+/** Whether `requireChange` would let it pass. */
+export const mayChange = ({ standing, roles }: Caller, projectId: string): boolean =>
+  standing === 'good' && roles[projectId] !== 'viewer';
+
 /** Where something new goes that is on no VM: the first project that it may be made in. Errors: `forbidden_role`. */
 export function projectFor({ projectIds, roles, vmIds }: Caller): string {
   const projectId = vmIds ? undefined : projectIds.find((id) => roles[id] !== 'viewer');

@@ -46,15 +46,17 @@ export function faultOf(job: Job): ProtocolError | undefined {
   return new ProtocolError(ProtocolErrorCode.InternalError, error.message, error);
 }
 
+/** Nothing about the request is wrong: another time it may do. */
+export const NOT_OF_THE_CALLER = new Set<string>(['internal', 'unavailable', 'rate_limited', 'switched_off']);
+
 const PROTOCOL_ERRORS = new Set<string>(['client_capability_missing', 'request_state_invalid']);
 
 /** An error as JSON-RPC tells it, with the stable code in its data. */
 export function toProtocolError(error: AppError): ProtocolError {
   const { code, message } = error;
   if (code === 'client_capability_missing') return tasksMissing();
-  const isOurs = code === 'internal' || code === 'unavailable';
   return new ProtocolError(
-    isOurs ? ProtocolErrorCode.InternalError : ProtocolErrorCode.InvalidParams,
+    NOT_OF_THE_CALLER.has(code) ? ProtocolErrorCode.InternalError : ProtocolErrorCode.InvalidParams,
     message,
     error.toBody(),
   );

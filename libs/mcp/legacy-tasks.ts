@@ -1,3 +1,4 @@
+import { mayChange } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import { isFinal } from '@longhaul/jobs';
 import type { Job } from '@longhaul/persistence';
@@ -84,13 +85,13 @@ export class LegacyTasks {
 
   /** The methods of tasks. Each goes through the gates of every call; what is not the caller's is -32602. */
   serve(server: Server, requestOf: (context: ServerContext) => CallRequest): void {
-    const serve = (method: string, act: Act) =>
+    const serve = (method: string, effect: 'reads' | 'changes', act: Act) =>
       server.setRequestHandler(method, { params: taskParams }, async ({ taskId }, context) => {
         // Waiting ends with the connection, or with the request where that has a life of its own.
         const request = { ...requestOf(context), cancelled: context.mcpReq.signal };
         const toolOf = (job: Job) => this.tools.get(job.tool ?? '');
         const outcome = await this.pipeline
-          .runOnTask(method, taskId, request, toolOf, (job, tool, services, signal) =>
+          .runOnTask(method, taskId, request, toolOf, effect, (job, tool, services, signal) =>
             act({ job, tool, services, signal, request, context }),
           )
           .catch(asProtocolError);
@@ -98,9 +99,9 @@ export class LegacyTasks {
         return outcome;
       });
 
-    serve('tasks/get', async ({ job }) => this.taskOf(job));
-    serve('tasks/result', (task) => this.result(task));
-    serve('tasks/cancel', async ({ job, services, signal, request }) => {
+    serve('tasks/get', 'reads', async ({ job }) => this.taskOf(job));
+    serve('tasks/result', 'reads', (task) => this.result(task));
+    serve('tasks/cancel', 'changes', async ({ job, services, signal, request }) => {
       if (isFinal(job.state)) throw new AppError('invalid_arguments', `The task has ended: ${job.state}.`);
       await services.jobs.cancel(job.id, actorOf(request));
       return this.taskOf(await services.jobs.wait(job.id, ({ state }) => isFinal(state), CANCEL_MS, signal));
@@ -129,7 +130,7 @@ export class LegacyTasks {
   /** Waits for the end of the task, however long that takes, and has a client that can be asked answer what the task asks. */
   private async result(task: Task): Promise<Result | ProtocolError> {
     const { tool, services, signal, request } = task;
-    const asks = takesForms(request.client?.capabilities);
+    const asks = takesForms(request.client?.capabilities) && mayChange(request.caller, task.job.projectId);
     for (;;) {
       const job = await services.jobs.wait(
         task.job.id,

@@ -6,8 +6,6 @@ import { StateChanges } from '@longhaul/persistence';
 import {
   CLIENT_CAPABILITIES_META_KEY,
   CLIENT_INFO_META_KEY,
-  ProtocolError,
-  ProtocolErrorCode,
   type RequestId,
 } from '@modelcontextprotocol/server';
 import { z } from 'zod';
@@ -121,10 +119,7 @@ const invalid = (message: string) => new AppError('invalid_arguments', message);
 
 /** In band but for what the client lacks, as the SDK answers. */
 function refuse(res: ServerResponse, id: RequestId, error: AppError) {
-  const { code, message, data } =
-    error.code === 'rate_limited'
-      ? new ProtocolError(ProtocolErrorCode.InternalError, error.message, error.toBody())
-      : toProtocolError(error);
+  const { code, message, data } = toProtocolError(error);
   const status = error.code === 'client_capability_missing' ? 400 : 200;
   res.writeHead(status, { 'content-type': 'application/json' });
   res.end(JSON.stringify({ jsonrpc: '2.0', id, error: { code, message, data } }));

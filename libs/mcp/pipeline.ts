@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { Access, actorOf, type Caller } from '@longhaul/access';
+import { Access, Rates, actorOf, requireChange, requireExecSwitch, requireOpen } from '@longhaul/access';
 import { Audit } from '@longhaul/audit';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { JobLog } from '@longhaul/job-log';
@@ -10,6 +10,7 @@ import type { CallToolResult, InputRequiredResult } from '@modelcontextprotocol/
 import { answerOf, toError, toResult } from './answer.js';
 import { Call, type CallRequest, type Services } from './call.js';
 import { confirm, type ConfirmedBy } from './confirmation.js';
+import { requireExec, requireRunning, requireScope, tasksRequired } from './gates.js';
 import { InputNeeded, askClient, requireStateOf } from './input.js';
 import { RequestStates } from './request-states.js';
 import type { Found, JobWork, Tool } from './tool.js';
@@ -28,8 +29,9 @@ interface Trail {
 }
 
 /**
- * The one way of every call: scope → parse → ownership → VM state → execution opt-in → confirmation → handle → audit → map
- * errors. Nothing about a VM is said before it is known to be the caller's. Later gates have their place in `admit`.
+ * The one way of every call: kill switches → caller's rate → scope → parse → ownership and role → state and rate of the VM →
+ * execution opt-in → slot → confirmation → handle → audit → map errors. Nothing about a VM is said, and no limit of a VM is
+ * touched, before it is known to be the caller's.
  */
 @Injectable()
 export class CallPipeline {
@@ -45,6 +47,7 @@ export class CallPipeline {
     jobs: Jobs,
     jobLog: JobLog,
     private readonly states: RequestStates,
+    private readonly rates: Rates,
   ) {
     this.services = { access, db, jobs, jobLog };
   }
@@ -75,6 +78,7 @@ export class CallPipeline {
     jobId: string,
     request: CallRequest,
     toolOf: (job: Job) => Tool | undefined,
+    effect: 'reads' | 'changes',
     act: (job: Job, tool: Tool, services: Services, signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     return this.runMethod(method, { taskId: jobId }, request, async (trail) => {
@@ -82,8 +86,16 @@ export class CallPipeline {
       const tool = toolOf(trail.job);
       if (!tool || !request.selection(tool)) throw new AppError('job_not_found', 'There is no such task.');
       const { job } = trail;
+      if (effect === 'changes') requireChange(request.caller, job.projectId);
       return this.interruptible(request, (signal) => act(job, tool, this.services, signal()));
     });
+  }
+
+  /** The gates that everything passes, whatever it is about. Errors: `switched_off`, `vm_state_blocked`, `rate_limited`. */
+  async enter({ caller }: CallRequest, tool?: Tool): Promise<void> {
+    requireOpen(caller);
+    if (tool?.vm?.exec) requireExecSwitch(caller);
+    await this.rates.call(caller);
   }
 
   /** A method other than tools/call, audited like it. Errors: AppError, also when it cannot be audited. */
@@ -95,17 +107,18 @@ export class CallPipeline {
   ): Promise<Result> {
     const startedAt = performance.now();
     const trail: Trail = {};
-    const outcome = await act(trail).catch((thrown: unknown) => this.explain(method, request, thrown));
+    const outcome = await this.enter(request)
+      .then(() => act(trail))
+      .catch((thrown: unknown) => this.explain(method, request, thrown));
     const withheld = await this.record(method, args, request, trail, outcome, startedAt);
     if (withheld) throw withheld;
     if (outcome instanceof AppError) throw outcome;
     return outcome;
   }
 
-  /** A call of a tool that does not exist is audited like any other refusal. */
-  async recordUnknown(name: string, args: unknown, request: CallRequest): Promise<void> {
-    const error = new AppError('unknown_tool', 'There is no such tool.');
-    await this.record(redactText(name, 128), args, request, {}, error, performance.now());
+  /** A call that there is nothing for is audited like any other refusal. Throws `error`, or that of a gate before it. */
+  refuse(name: string, args: unknown, request: CallRequest, error: AppError): Promise<never> {
+    return this.runMethod(redactText(name, 128), args, request, () => Promise.reject(error));
   }
 
   /** From now on calls that wait for a job answer with what they have, so that the process can end soon. */
@@ -174,14 +187,20 @@ export class CallPipeline {
     signal: () => AbortSignal,
   ) {
     const { caller, client } = request;
+    await this.enter(request, tool);
     requireScope(tool, caller);
     if ('submit' in tool.work && tool.work.task === 'required' && !client?.tasks) throw tasksRequired(tool);
     const args = tool.parse(rawArgs);
     const { vm_id: vmId, job_id: jobId, command_id: commandId = jobId } = args;
     if (typeof vmId === 'string') trail.vm = await this.services.access.resolveVm(caller, vmId);
     if (typeof commandId === 'string') trail.job = await this.services.jobs.find(commandId, caller);
+    if (!tool.listed.annotations?.readOnlyHint)
+      requireChange(caller, trail.vm?.projectId ?? trail.job?.projectId);
     if (trail.vm && tool.vm?.running) requireRunning(trail.vm);
+    if (trail.vm) await this.rates.vmCall(trail.vm.id);
     if (trail.vm && tool.vm?.exec) requireExec(trail.vm);
+    // The statement that makes a job takes its slot, too: which of two gets it is known only then.
+    if ('submit' in tool.work) await this.rates.submission(caller);
     const call = new Call(tool, args, request, this.services, trail.vm, trail.job, signal);
     trail.call = call;
     if (client?.state) requireStateOf(call.digest, client);
@@ -250,35 +269,4 @@ function resultOf(outcome: unknown): string {
   if (outcome instanceof InputNeeded) return 'asked';
   if (!(outcome instanceof AppError)) return 'ok';
   return FAULTS.has(outcome.code) ? 'failed' : 'refused';
-}
-
-function requireScope(tool: Tool, caller: Caller) {
-  if (tool.scope === 'any' || caller.scopes.includes(tool.scope)) return;
-  throw new AppError('forbidden_scope', `${tool.name} needs a token with the scope ${tool.scope}.`, {
-    required_scope: tool.scope,
-  });
-}
-
-function requireRunning(vm: Vm) {
-  // What has not been observed yet may well be running: the worker finds out.
-  if (vm.powerState === 'running' || vm.powerState === 'unknown') return;
-  throw new AppError('vm_state_blocked', `The VM is ${vm.powerState}. Start it, then call again.`, {
-    power_state: vm.powerState,
-    observed_at: vm.observedAt?.toISOString(),
-  });
-}
-
-function requireExec(vm: Vm) {
-  if (vm.execEnabled) return;
-  throw new AppError(
-    'mcp_exec_disabled',
-    'Commands are switched off on this VM, as they are by default. Its owner can switch them on.',
-  );
-}
-
-function tasksRequired({ name }: Tool): AppError {
-  return new AppError(
-    'client_capability_missing',
-    `${name} answers with a task, which this client does not know.`,
-  );
 }

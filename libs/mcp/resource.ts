@@ -7,6 +7,7 @@ import {
   type Resource as ListedResource,
   type ResourceTemplateType,
 } from '@modelcontextprotocol/server';
+import { NOT_OF_THE_CALLER } from './answer.js';
 import type { Tool } from './tool.js';
 
 type Output = Record<string, unknown>;
@@ -112,7 +113,7 @@ async function listed(
   const result = await run(tool, args);
   const error = errorOf(result);
   // Who may not call the tool that lists has nothing to choose from; a fault is not an empty list.
-  if (error && OURS.has(error.code)) throw toFault(error);
+  if (error && NOT_OF_THE_CALLER.has(error.code)) throw toFault(error);
   return error ? [] : values(result.structuredContent as Output);
 }
 
@@ -129,14 +130,14 @@ interface Fault {
   message: string;
 }
 
-const OURS = new Set(['internal', 'unavailable']);
-
 function errorOf({ isError, content: [block] }: CallToolResult): Fault | undefined {
   if (!isError) return undefined;
   return (JSON.parse(block?.type === 'text' ? block.text : '{}') as { error: Fault }).error;
 }
 
 function toFault(error: Fault): ProtocolError {
-  const code = OURS.has(error.code) ? ProtocolErrorCode.InternalError : ProtocolErrorCode.InvalidParams;
+  const code = NOT_OF_THE_CALLER.has(error.code)
+    ? ProtocolErrorCode.InternalError
+    : ProtocolErrorCode.InvalidParams;
   return new ProtocolError(code, error.message, error);
 }

@@ -21,21 +21,21 @@ export function serveTasks(
   ttlMs: number,
 ): void {
   const toolOf = (job: Job) => tools.get(job.tool ?? '');
-  const serve = (method: string, act: Act) =>
+  const serve = (method: string, effect: 'reads' | 'changes', act: Act) =>
     server.setRequestHandler(method, { params: taskParams }, async ({ taskId }, context) => {
       const request = requestOf(context);
       if (!request.client?.tasks) throw tasksMissing();
       const bound = (job: Job, tool: Tool, services: Services) =>
         act({ job, tool, services, request, context });
-      return pipeline.runOnTask(method, taskId, request, toolOf, bound).catch(asProtocolError);
+      return pipeline.runOnTask(method, taskId, request, toolOf, effect, bound).catch(asProtocolError);
     });
 
-  serve('tasks/get', ({ job, tool, services }) => detailedTaskOf(job, tool, services, ttlMs));
-  serve('tasks/cancel', async ({ job, services, request }) => {
+  serve('tasks/get', 'reads', ({ job, tool, services }) => detailedTaskOf(job, tool, services, ttlMs));
+  serve('tasks/cancel', 'changes', async ({ job, services, request }) => {
     await services.jobs.cancel(job.id, actorOf(request));
     return {};
   });
-  serve('tasks/update', async ({ job, services, request, context }) => {
+  serve('tasks/update', 'changes', async ({ job, services, request, context }) => {
     const { inputResponses, droppedInputResponseKeys: dropped = [] } = context.mcpReq;
     if (!inputResponses) throw new AppError('invalid_arguments', 'inputResponses: missing');
     // The SDK leaves out what is no object; to us it is an answer of the wrong form.

@@ -1,12 +1,10 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { redactText } from '@longhaul/errors';
+import { AppError, redactText } from '@longhaul/errors';
 import { CONFIG } from '@longhaul/config';
 import { retentionConfig } from '@longhaul/jobs';
 import {
   CLIENT_CAPABILITIES_META_KEY,
   CLIENT_INFO_META_KEY,
-  ProtocolError,
-  ProtocolErrorCode,
   Server,
   TRACEPARENT_META_KEY,
   type CallToolResult,
@@ -27,7 +25,7 @@ import { CallPipeline, isJob, type CallOutcome } from './pipeline.js';
 import { getPrompt, listedPrompt } from './prompt.js';
 import { RequestStates } from './request-states.js';
 import { completeResource, listResources, readResource, type RunTool } from './resource.js';
-import { serveTasks } from './serve-tasks.js';
+import { asProtocolError, serveTasks } from './serve-tasks.js';
 import { createdTask } from './tasks.js';
 import type { Catalog, Tool } from './tool.js';
 
@@ -106,7 +104,8 @@ export class McpServers {
     });
     // A call is what most requests are, and the other handlers of a server object that is for one request are not needed then.
     if (server.direct?.rpcMethod === 'tools/call') return server;
-    server.setRequestHandler('tools/list', (_request, context) => {
+    server.setRequestHandler('tools/list', async (_request, context) => {
+      await this.enter(context);
       const request = httpRequestOf(context);
       const tools = this.catalog.tools.filter((tool) => shows(request, tool));
       return { tools: tools.map((tool) => (isModern ? tool.listed : this.legacyTasks.list(tool))) };
@@ -127,9 +126,10 @@ export class McpServers {
       const request = { ...requestOf(context), client: undefined };
       return async (tool, args) => (await this.pipeline.run(tool, args, request)) as CallToolResult;
     };
-    server.setRequestHandler('resources/templates/list', (_request, context) => ({
-      resourceTemplates: visible(context).map(({ listed }) => listed),
-    }));
+    server.setRequestHandler('resources/templates/list', async (_request, context) => {
+      await this.enter(context);
+      return { resourceTemplates: visible(context).map(({ listed }) => listed) };
+    });
     server.setRequestHandler('resources/list', async (_request, context) => ({
       resources: await listResources(visible(context), runner(context)),
     }));
@@ -137,22 +137,33 @@ export class McpServers {
       readResource(visible(context), params.uri, runner(context)),
     );
     server.setRequestHandler('completion/complete', async ({ params: { ref, argument } }, context) => {
+      await this.enter(context);
       if (ref.type !== 'ref/resource') return { completion: { values: [] } };
       const values = await completeResource(visible(context), ref.uri, argument, runner(context));
       return { completion: { values } };
     });
-    server.setRequestHandler('prompts/list', () => ({ prompts: prompts.map(listedPrompt) }));
-    server.setRequestHandler('prompts/get', ({ params }, context) =>
-      getPrompt(prompts, params.name, params.arguments, requestOf(context).client),
-    );
+    server.setRequestHandler('prompts/list', async (_request, context) => {
+      await this.enter(context);
+      return { prompts: prompts.map(listedPrompt) };
+    });
+    server.setRequestHandler('prompts/get', async ({ params }, context) => {
+      await this.enter(context);
+      return getPrompt(prompts, params.name, params.arguments, requestOf(context).client);
+    });
+  }
+
+  /** What shows nothing of anybody is not audited; the gates that everything passes are for it, too. */
+  private enter(context: ServerContext): Promise<void> {
+    return this.pipeline.enter(httpRequestOf(context)).catch(asProtocolError);
   }
 
   private async call(name: string, args: unknown, request: CallRequest): Promise<CallOutcome> {
     const tool = this.byName.get(name);
     if (tool && request.selection(tool)) return this.pipeline.run(tool, args, request);
-    await this.pipeline.recordUnknown(name, args, request);
     const message = `Unknown tool ${redactText(name, 128)}; tools/list names those there are.`;
-    throw new ProtocolError(ProtocolErrorCode.InvalidParams, message, { code: 'unknown_tool' });
+    return this.pipeline
+      .refuse(name, args, request, new AppError('unknown_tool', message))
+      .catch(asProtocolError);
   }
 
   private requestOf(server: Server, serving: Serving, context: ServerContext): CallRequest {

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { Access } from '@longhaul/access';
+import { Access, Rates, ratesConfig } from '@longhaul/access';
 import { JobLog, LogGrowth } from '@longhaul/job-log';
 import { Jobs } from '@longhaul/jobs';
 import { StateChanges, type Vm } from '@longhaul/persistence';
@@ -73,7 +73,15 @@ async function serve(
   const access = new Access(db);
   const stored = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
   const states = new RequestStates(db, stored);
-  const pipeline = new CallPipeline(audit, access, db, jobs, new JobLog(db), states);
+  const pipeline = new CallPipeline(
+    audit,
+    access,
+    db,
+    jobs,
+    new JobLog(db),
+    states,
+    new Rates(db, ratesConfig.parse({})),
+  );
   const servers = new McpServers(product, { JOB_RETENTION_DAYS: 30 } as never, pipeline, states);
   const topics = new Topics(product, servers, growth, changes, pipeline);
   const { caller } = user;

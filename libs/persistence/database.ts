@@ -50,7 +50,7 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
    * For statements that run with every call, of a few fixed texts: Prisma takes longer for those than the database, and so does
    * planning. Values are as `pg` reads them.
    */
-  async rows<Row extends object>({ text, values }: Prisma.Sql): Promise<Row[]> {
+  async rows<Row extends object>({ text, values }: Pick<Prisma.Sql, 'text' | 'values'>): Promise<Row[]> {
     // What is prepared stays with its connection, which a pooler would change.
     const name = this.options.DATABASE_DIRECT_URL ? undefined : nameOf(text);
     return (await this.pool.query<Row>({ name, text, values })).rows;

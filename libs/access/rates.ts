@@ -1,0 +1,121 @@
+import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { CONFIG, envInteger } from '@longhaul/config';
+import { Database, type Prisma } from '@longhaul/persistence';
+import { createLogger } from '@longhaul/telemetry';
+import { Redis } from 'ioredis';
+import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRedis } from 'rate-limiter-flexible';
+import { z } from 'zod';
+import type { Caller } from './caller.js';
+import { Rate, WINDOW_SECONDS, type Limiter } from './rate.js';
+
+const limit = envInteger(0, 1_000_000);
+
+export const ratesConfig = z.object({
+  RATE_CALLS: limit
+    .default(12_000)
+    .describe('Calls a minute of one user, over all tokens and replicas; 0: without limit'),
+  RATE_VM_CALLS: limit
+    .default(3_000)
+    .describe('Calls a minute that name one VM, of all who may; 0: without limit'),
+  RATE_SUBMISSIONS: limit
+    .default(1_200)
+    .describe('Calls a minute of one user that make a job; 0: without limit'),
+});
+
+type Config = z.output<typeof ratesConfig> & { QUEUE_URL?: string };
+
+/** Nobody waits longer for the store: then this process counts alone for a while. */
+const STORE_TIMEOUT_MS = 500;
+
+/**
+ * How often something may be done, counted over all replicas in the store that the queue has: Redis, or else PostgreSQL. Each
+ * limit is one of its own, so that reading jobs does not use up what submitting needs.
+ */
+@Injectable()
+export class Rates implements OnApplicationShutdown {
+  private readonly log = createLogger('rates');
+  private readonly redis?: Redis;
+  private readonly calls: Rate;
+  private readonly vmCalls: Rate;
+  private readonly submissions: Rate;
+
+  constructor(
+    private readonly db: Database,
+    @Inject(CONFIG) { QUEUE_URL, RATE_CALLS, RATE_VM_CALLS, RATE_SUBMISSIONS }: Config,
+  ) {
+    if (QUEUE_URL?.startsWith('redis')) this.redis = this.connect(QUEUE_URL);
+    this.calls = this.rate('call', RATE_CALLS, 'You make more calls than this server lets one user make');
+    this.vmCalls = this.rate(
+      'vm',
+      RATE_VM_CALLS,
+      'There are more calls about this VM than this server lets through',
+    );
+    this.submissions = this.rate(
+      'job',
+      RATE_SUBMISSIONS,
+      'You submit more jobs than this server lets one user submit',
+    );
+  }
+
+  /** Errors of all: `rate_limited`, with `details.retry_after` in seconds. */
+  call({ userId }: Pick<Caller, 'userId'>): Promise<void> {
+    return this.calls.take(userId);
+  }
+
+  /** Only for who may see the VM: a stranger must not use up what its owner may do. */
+  vmCall(vmId: string): Promise<void> {
+    return this.vmCalls.take(vmId);
+  }
+
+  submission({ userId }: Pick<Caller, 'userId'>): Promise<void> {
+    return this.submissions.take(userId);
+  }
+
+  onApplicationShutdown(): void {
+    this.redis?.disconnect();
+  }
+
+  private rate(keyPrefix: string, points: number, message: string): Rate {
+    const options = { keyPrefix, points, duration: WINDOW_SECONDS };
+    return new Rate(
+      this.limiter({ ...options, insuranceLimiter: new RateLimiterMemory(options) }),
+      points,
+      message,
+    );
+  }
+
+  private limiter(
+    options: ConstructorParameters<typeof RateLimiterMemory>[0] & { insuranceLimiter: RateLimiterMemory },
+  ): Limiter {
+    if (this.redis) {
+      return new RateLimiterRedis({ ...options, storeClient: this.redis, rejectIfRedisNotReady: true });
+    }
+    return new RateLimiterPostgres({
+      ...options,
+      storeClient: { query: (statement: Statement) => this.query(statement) },
+      storeType: 'client',
+      tableName: 'rate_limits',
+      tableCreated: true,
+      clearExpiredByTimeout: true,
+    });
+  }
+
+  /** On the connections that every statement runs on. */
+  private async query(statement: Statement): Promise<{ rows: object[]; rowCount: number }> {
+    const rows = await this.db.rows(statement);
+    return { rows, rowCount: rows.length };
+  }
+
+  private connect(url: string): Redis {
+    const redis = new Redis(url, {
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 0,
+      commandTimeout: STORE_TIMEOUT_MS,
+      retryStrategy: (times) => Math.min(times * 100, 2_000),
+    });
+    redis.on('error', (error) => this.log.debug({ err: error }, 'the store of rates is away'));
+    return redis;
+  }
+}
+
+type Statement = Pick<Prisma.Sql, 'text' | 'values'>;
