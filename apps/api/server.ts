@@ -1,15 +1,20 @@
 import type { IncomingMessage } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
-import { Access } from '@longhaul/access';
+import { Access, Rates } from '@longhaul/access';
+import { Audit } from '@longhaul/audit';
+import { JobLog } from '@longhaul/job-log';
+import { Jobs } from '@longhaul/jobs';
 import type { Catalog } from '@longhaul/mcp';
 import { Oauth } from '@longhaul/oauth';
+import { Database } from '@longhaul/persistence';
 import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
 import { ApiModule, product } from './api.module.js';
 import { installBodyParser } from './body.js';
 import type { ApiConfig } from './config.js';
 import { installGate, requestIdOf } from './gate.js';
 import { mountOauth } from './oauth/mount.js';
+import { installRestRoutes } from './rest/index.js';
 
 /** Of a stop: what is still connected by then has had its answer, or will never read it. */
 const CUT_CONNECTIONS_MS = 4_000;
@@ -42,6 +47,14 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   const oauth = app.get(Oauth);
   installGate(server, app.get(Access), config, oauth);
   mountOauth(server, oauth);
+  installRestRoutes(server, {
+    access: app.get(Access),
+    audit: app.get(Audit),
+    db: app.get(Database),
+    jobs: app.get(Jobs),
+    jobLog: app.get(JobLog),
+    rates: app.get(Rates),
+  });
   await app.listen(config.PORT, config.HOST).catch(async (error: unknown) => {
     await app.close();
     throw error;

@@ -1,0 +1,38 @@
+import { z } from 'zod';
+import { grantFields, grantInPath, showGrant } from '../rest/credentials.js';
+import { NEWEST_FIRST, found, page, pageOf, paged, toPage } from '../rest/fields.js';
+import { defineRoute } from '../rest/route.js';
+
+const list = defineRoute({
+  method: 'GET',
+  path: '/account/v1/grants',
+  summary: 'List what you have let OAuth clients do, newest first',
+  needs: 'account:read',
+  query: z.strictObject({ ...page, after: grantInPath.shape.id.optional() }),
+  answer: pageOf(grantFields),
+  async handle({ db, query, caller: { userId } }) {
+    const rows = await db.oauthGrant.findMany({
+      where: { userId },
+      orderBy: [...NEWEST_FIRST],
+      ...paged(query),
+    });
+    return toPage(rows, query, showGrant);
+  },
+});
+
+const revoke = defineRoute({
+  method: 'DELETE',
+  path: '/account/v1/grants/{id}',
+  summary: 'Take back what you have let a client do, in force on its next request',
+  description: 'Of a grant that was revoked before it changes nothing.',
+  needs: 'projects:write',
+  params: grantInPath,
+  answer: grantFields,
+  async handle({ db, params, caller }) {
+    const own = { ...params, userId: caller.userId };
+    await db.oauthGrant.updateMany({ where: { ...own, revokedAt: null }, data: { revokedAt: new Date() } });
+    return showGrant(found(await db.oauthGrant.findFirst({ where: own })));
+  },
+});
+
+export const grantRoutes = [list, revoke];

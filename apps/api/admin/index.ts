@@ -1,0 +1,17 @@
+import type { Route } from '../rest/route.js';
+import { credentialRoutes } from './credentials.js';
+import { jobRoutes } from './jobs.js';
+import { projectRoutes } from './projects.js';
+import { userRoutes } from './users.js';
+import { vmRoutes } from './vms.js';
+import { workerRoutes } from './workers.js';
+
+/** What staff has. */
+export const adminRoutes: readonly Route[] = [
+  ...userRoutes,
+  ...projectRoutes,
+  ...credentialRoutes,
+  ...vmRoutes,
+  ...jobRoutes,
+  ...workerRoutes,
+];

@@ -1,0 +1,133 @@
+import { ConfirmationPolicy, newId } from '@longhaul/persistence';
+import { z } from 'zod';
+import {
+  NEWEST_FIRST,
+  found,
+  id,
+  inPath,
+  page,
+  pageOf,
+  paged,
+  shown,
+  text,
+  time,
+  toPage,
+} from '../rest/fields.js';
+import { lockMembers, member, memberInPath, membersOf, role, setMember } from '../rest/members.js';
+import { defineRoute } from '../rest/route.js';
+import { conflict } from './users.js';
+
+const project = z.object({
+  id: z.string(),
+  name: z.string(),
+  customer: z.string().nullable().describe('Billing account'),
+  confirmation: z.enum(ConfirmationPolicy).describe('Whose word counts where a confirmation is asked for'),
+  live_job_limit: z.int(),
+  created_at: time,
+});
+
+const customer = text(128).nullable();
+
+const list = defineRoute({
+  method: 'GET',
+  path: '/admin/v1/projects',
+  summary: 'List projects, newest first',
+  needs: 'staff',
+  query: z.strictObject({ ...page, customer: text(128).optional(), user_id: id.optional() }),
+  answer: pageOf(project),
+  async handle({ db, query }) {
+    const { customer, user_id: userId } = query;
+    const where = { customer, ...(userId && { members: { some: { userId } } }) };
+    const rows = await db.project.findMany({ where, orderBy: [...NEWEST_FIRST], ...paged(query) });
+    return toPage(rows, query, shown);
+  },
+});
+
+const show = defineRoute({
+  method: 'GET',
+  path: '/admin/v1/projects/{id}',
+  summary: 'Show a project and its members',
+  needs: 'staff',
+  params: inPath,
+  answer: project.extend({ members: z.array(member) }),
+  async handle({ db, params, about }) {
+    const row = found(await db.project.findUnique({ where: params }));
+    about({ projectId: row.id });
+    return { ...shown(row), members: await membersOf(row.id, db) };
+  },
+});
+
+const create = defineRoute({
+  method: 'POST',
+  path: '/admin/v1/projects',
+  summary: 'Make a project',
+  needs: 'staff',
+  body: z.strictObject({ name: text(128), owner_id: id, customer: customer.optional() }),
+  answer: project,
+  status: 201,
+  async handle({ db, body: { name, owner_id, customer }, about }) {
+    const owner = found(await db.user.findUnique({ where: { id: owner_id } }));
+    const data = {
+      id: newId(),
+      name,
+      customer,
+      members: { create: { userId: owner.id, role: 'owner' as const } },
+    };
+    const row = await db.project.create({ data }).catch(conflict('There is a project of that name.'));
+    about({ projectId: row.id });
+    return shown(row);
+  },
+});
+
+const change = defineRoute({
+  method: 'PATCH',
+  path: '/admin/v1/projects/{id}',
+  summary: 'Set the customer or the confirmation policy of a project',
+  needs: 'staff',
+  params: inPath,
+  body: z.strictObject({
+    customer: customer.optional(),
+    confirmation: z.enum(ConfirmationPolicy).optional(),
+  }),
+  answer: project,
+  async handle({ db, params, body, about }) {
+    found(await db.project.findUnique({ where: params }));
+    about({ projectId: params.id });
+    return shown(await db.project.update({ where: params, data: body }));
+  },
+});
+
+const putMember = defineRoute({
+  method: 'PUT',
+  path: '/admin/v1/projects/{id}/members/{user_id}',
+  summary: 'Add a member or change their role',
+  needs: 'staff',
+  params: memberInPath,
+  body: z.strictObject({ role }),
+  answer: z.object({ members: z.array(member) }),
+  async handle({ db, params: { id, user_id: userId }, body, about }) {
+    await lockMembers(id, db);
+    about({ projectId: id });
+    found(await db.user.findUnique({ where: { id: userId } }));
+    await setMember(id, userId, body.role, db);
+    return { members: await membersOf(id, db) };
+  },
+});
+
+const removeMember = defineRoute({
+  method: 'DELETE',
+  path: '/admin/v1/projects/{id}/members/{user_id}',
+  summary: 'Remove a member',
+  needs: 'staff',
+  params: memberInPath,
+  answer: z.object({ members: z.array(member) }),
+  async handle({ db, params: { id, user_id: userId }, about }) {
+    await lockMembers(id, db);
+    about({ projectId: id });
+    found(await db.projectMember.findUnique({ where: { projectId_userId: { projectId: id, userId } } }));
+    await setMember(id, userId, undefined, db);
+    return { members: await membersOf(id, db) };
+  },
+});
+
+export const projectRoutes = [list, show, create, change, putMember, removeMember];

@@ -1,0 +1,114 @@
+import { AppError } from '@longhaul/errors';
+import { AccountStanding, Prisma, newId } from '@longhaul/persistence';
+import { z } from 'zod';
+import {
+  NEWEST_FIRST,
+  email,
+  found,
+  inPath,
+  page,
+  pageOf,
+  paged,
+  shown,
+  time,
+  toPage,
+} from '../rest/fields.js';
+import { defineRoute } from '../rest/route.js';
+
+const standing = z.enum(AccountStanding);
+
+const user = z.object({
+  id: z.string(),
+  email: z.string(),
+  staff: z.boolean(),
+  standing,
+  created_at: time,
+});
+
+const memberships = z.array(z.object({ project_id: z.string(), name: z.string(), role: z.string() }));
+
+const list = defineRoute({
+  method: 'GET',
+  path: '/admin/v1/users',
+  summary: 'List users, newest first',
+  needs: 'staff',
+  query: z.strictObject({ ...page, email: email.optional(), standing: standing.optional() }),
+  answer: pageOf(user),
+  async handle({ db, query }) {
+    const { email, standing } = query;
+    const rows = await db.user.findMany({
+      where: { email, standing },
+      orderBy: [...NEWEST_FIRST],
+      ...paged(query),
+    });
+    return toPage(rows, query, shown);
+  },
+});
+
+const show = defineRoute({
+  method: 'GET',
+  path: '/admin/v1/users/{id}',
+  summary: 'Show a user and their projects',
+  needs: 'staff',
+  params: inPath,
+  answer: user.extend({ projects: memberships }),
+  async handle({ db, params }) {
+    const include = {
+      projects: { include: { project: true }, orderBy: { projectId: 'asc' }, take: 200 },
+    } as const;
+    const { projects, ...row } = found(await db.user.findUnique({ where: params, include }));
+    return {
+      ...shown(row),
+      projects: projects.map(({ projectId, role, project: { name } }) => ({
+        project_id: projectId,
+        name,
+        role,
+      })),
+    };
+  },
+});
+
+const create = defineRoute({
+  method: 'POST',
+  path: '/admin/v1/users',
+  summary: 'Make a user',
+  needs: 'staff',
+  body: z.strictObject({ email, staff: z.boolean().default(false) }),
+  answer: user,
+  status: 201,
+  async handle({ db, body }) {
+    const row = await db.user
+      .create({ data: { id: newId(), ...body } })
+      .catch(conflict('There is a user of that address.'));
+    return shown(row);
+  },
+});
+
+const change = defineRoute({
+  method: 'PATCH',
+  path: '/admin/v1/users/{id}',
+  summary: 'Suspend, flag or restore a user; make them staff or no longer',
+  description:
+    'Nothing works for a suspended account from its next request on; a flagged one may look, but change nothing. ' +
+    'Nobody changes their own account, so that there is always staff left.',
+  needs: 'staff',
+  params: inPath,
+  body: z.strictObject({ standing: standing.optional(), staff: z.boolean().optional() }),
+  answer: user,
+  async handle({ db, params, body, caller }) {
+    if (params.id === caller.userId)
+      throw new AppError('conflict', 'This is your own account; ask another of the staff.');
+    found(await db.user.findUnique({ where: params }));
+    return shown(await db.user.update({ where: params, data: body }));
+  },
+});
+
+/** For `catch`: what is unique is there already. */
+export const conflict =
+  (message: string) =>
+  (thrown: unknown): never => {
+    const isDouble = thrown instanceof Prisma.PrismaClientKnownRequestError && thrown.code === 'P2002';
+    throw isDouble ? new AppError('conflict', message) : thrown;
+  };
+
+export const userRoutes = [list, show, create, change];
