@@ -6,4 +6,5 @@ export { mayChange, projectFor, requireChange, requireExecSwitch, requireOpen } 
 export { Rates, ratesConfig } from './rates.js';
 export { RatesModule } from './rates.module.js';
 export { SCOPES, type Scope } from './scopes.js';
+export { REASON_MAX, SWITCHES, listSwitches, setSwitch } from './switches.js';
 export { TOKEN_PATTERN, createToken, type IssuedToken, type TokenOptions } from './tokens.js';

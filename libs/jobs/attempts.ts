@@ -10,9 +10,11 @@ import {
   type Transaction,
 } from '@longhaul/persistence';
 import { z } from 'zod';
+import { EXEC_FORBIDDEN } from './exec-gate.js';
 import { Jobs } from './jobs.js';
 import type { Answer, Question } from './questions.js';
 import { AwaitingInput, FencedError, type AttemptRef, type FinalState } from './states.js';
+import { REDELIVER_SECONDS } from './submission.js';
 
 export const jobsConfig = z.object({
   JOB_LEASE_SECONDS: envInteger(3, 600)
@@ -48,14 +50,18 @@ export class Attempts {
     this.leaseSeconds = config.JOB_LEASE_SECONDS;
   }
 
-  /** Takes a queued job, or nothing when another worker was faster or it has ended: then the delivery is forgotten. */
+  /**
+   * Takes a queued job, or nothing when another worker was faster, it has ended, or commands are switched off: then the delivery
+   * is forgotten.
+   */
   async claim(jobId: string, worker: string): Promise<Job | undefined> {
     const [row] = await this.db.$queryRaw<object[]>`
       WITH claimed AS (
         UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker},
           lease_until = now() + ${this.leaseSeconds} * interval '1 second',
           started_at = coalesce(started_at, now()), deadline_at = now() + run_seconds * interval '1 second'
-        WHERE id = ${jobId}::uuid AND state = 'queued' AND (attempt > 0 OR deadline_at > now()) RETURNING *),
+        WHERE id = ${jobId}::uuid AND state = 'queued' AND (attempt > 0 OR deadline_at > now())
+          AND NOT ${EXEC_FORBIDDEN} RETURNING *),
       attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
       SELECT * FROM claimed`;
     return row && camelKeys<Job>(row);
@@ -89,14 +95,19 @@ export class Attempts {
     return this.db.jobIntent.findMany({ where: { jobId } });
   }
 
-  /** Commits that `what` is about to be done to the guest or the provider. An intent of an earlier attempt stays as it is. */
+  /**
+   * Commits that `what` is about to be done to the guest or the provider. An intent of an earlier attempt stays as it is. When
+   * commands have been switched off since the claim, the job goes back to the queue and the attempt is fenced.
+   */
   async intend(ref: AttemptRef, what: string, epoch?: string): Promise<void> {
-    await this.fenced(
-      ref,
-      (tx) => tx.$executeRaw`
-      INSERT INTO job_intents (job_id, what, attempt, epoch)
-      VALUES (${ref.jobId}::uuid, ${what}, ${ref.attempt}, ${epoch ?? null}::uuid) ON CONFLICT DO NOTHING`,
-    );
+    const isPostponed = await this.fenced(ref, async (tx) => {
+      if (await postpone(tx, ref)) return true;
+      await tx.$executeRaw`
+        INSERT INTO job_intents (job_id, what, attempt, epoch)
+        VALUES (${ref.jobId}::uuid, ${what}, ${ref.attempt}, ${epoch ?? null}::uuid) ON CONFLICT DO NOTHING`;
+      return false;
+    });
+    if (isPostponed) throw new FencedError(ref);
   }
 
   /** Notes that the effect of an intent was seen to have happened. */
@@ -178,5 +189,14 @@ const current = (ref: AttemptRef) => ({ id: ref.jobId, attempt: ref.attempt, sta
 const endAttempt = (tx: Transaction, ref: AttemptRef, outcome: string) => tx.$executeRaw`
   UPDATE job_attempts SET ended_at = now(), outcome = ${outcome}
   WHERE job_id = ${ref.jobId}::uuid AND attempt = ${ref.attempt}`;
+
+async function postpone(tx: Transaction, ref: AttemptRef): Promise<boolean> {
+  const postponed = await tx.$executeRaw`
+    UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1,
+      redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second'
+    WHERE id = ${ref.jobId}::uuid AND ${EXEC_FORBIDDEN}`;
+  if (postponed > 0) await endAttempt(tx, ref, 'switched_off');
+  return postponed > 0;
+}
 
 const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));

@@ -14,6 +14,7 @@ import type { Answer, Question } from './questions.js';
 import { jobNotFound, queueName } from './states.js';
 import { REDELIVER_SECONDS, explainRefusal, insertJob, type Submission } from './submission.js';
 
+const LIVE = ['queued', 'running', 'awaiting_input'] as const;
 const WAIT_POLL_MS = 1_000;
 const ANSWER_MAX_BYTES = 64 * 1024;
 /** In JSON: NUL or half of a surrogate pair, which jsonb refuses. A backslash before it would be one of the text's own. */
@@ -144,9 +145,9 @@ export class Jobs {
 
   /**
    * Ends a job that nothing has been started for; asks the worker to end any other (it hears by notification and
-   * heartbeat). Has no effect on one that has ended. Answers the job as it is then.
+   * heartbeat). Has no effect on one that has ended. Answers the job as it is then. Nobody in `by` is the operator.
    */
-  async cancel(jobId: string, by: Actor): Promise<Job> {
+  async cancel(jobId: string, by: Partial<Actor>): Promise<Job> {
     return this.db.$transaction(async (tx) => {
       const [row] = await tx.$queryRaw<object[]>`
         UPDATE jobs SET
@@ -170,6 +171,18 @@ export class Jobs {
       if (job.state === 'cancelled') await this.auditEnd(tx, job);
       return job;
     });
+  }
+
+  /** Ends all commands there are, running or not, as `cancel` does; answers how many. */
+  async cancelCommands(by: Partial<Actor>): Promise<number> {
+    const live = await this.db.job.findMany({ where: { exec: true, state: { in: [...LIVE] } } });
+    for (const { id } of live) await this.cancel(id, by);
+    return live.length;
+  }
+
+  /** Has workers look again at what commands were waiting for, as they are switched on now. */
+  async redeliverCommands(): Promise<void> {
+    await this.db.$executeRaw`UPDATE jobs SET redeliver_at = now() WHERE exec AND state = 'queued'`;
   }
 
   /** The questions that a job waits for, by key. */

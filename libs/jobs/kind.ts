@@ -18,6 +18,8 @@ export interface JobKind<Payload = unknown, Result = unknown> {
   /** What a token needs to read or cancel such a job and its log. */
   readonly scope: Scope;
   readonly slot?: VmSlot;
+  /** It runs commands: none starts while commands are switched off, for everybody or on the VM. It waits until its deadline. */
+  readonly exec?: true;
   readonly lane: Lane;
   /** How long it may wait for a worker before it fails. */
   readonly queueSeconds: number;

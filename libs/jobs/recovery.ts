@@ -124,7 +124,7 @@ function pastDeadline(unknown: boolean, job: Job & { alive: boolean }): AppError
     outcome_unknown: 'Nobody could ask the VM how this ended; look there before you run it again.',
     input_timeout: 'No answer came in time.',
     host_unreachable: "No worker serves the VM's host right now; the job was not started.",
-    queue_timeout: 'No worker was free in time; the job was not started.',
+    queue_timeout: 'No worker was free in time, or commands were switched off; the job was not started.',
   };
   const code = unknown
     ? 'outcome_unknown'

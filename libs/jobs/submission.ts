@@ -39,12 +39,12 @@ export async function insertJob<P>(
   const slots = kind.slot === 'command' ? (vm?.commandSlots ?? 1) : 1;
   const [row] = await tx.$queryRaw<object[]>`
     INSERT INTO jobs (id, kind, version, project_id, user_id, token_id, vm_id, host, lane, scope, label, payload, slot,
-      slot_index, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id,
+      slot_index, exec, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id,
       tool, traceparent)
     SELECT ${newId()}::uuid, ${kind.name}, ${kind.version}, ${projectId}::uuid, ${by.userId}::uuid,
       ${by.tokenId ?? null}::uuid, ${vm?.id ?? null}::uuid, ${vm?.host ?? null}, ${submission.lane ?? kind.lane},
       ${kind.scope}, ${submission.label ?? null}, ${JSON.stringify(payload)}::jsonb, ${kind.slot ?? null}, free.slot_index,
-      ${kind.runSeconds(payload)}::int, now() + ${submission.queueSeconds ?? kind.queueSeconds} * interval '1 second',
+      ${kind.exec ?? false},      ${kind.runSeconds(payload)}::int, now() + ${submission.queueSeconds ?? kind.queueSeconds} * interval '1 second',
       1, now() + ${REDELIVER_SECONDS} * interval '1 second', ${submission.idempotencyKey ?? null}, ${hashArguments(submission)},
       ${submission.requestId ?? null}, ${submission.tool ?? null}, ${submission.traceparent ?? null}
     FROM projects,

@@ -31,6 +31,7 @@ export const vmCommand = defineJobKind({
   result,
   scope: 'vms:exec',
   slot: 'command',
+  exec: true,
   lane: 'bulk',
   queueSeconds: 900,
   runSeconds: (command) => command.timeout_seconds + 120,
