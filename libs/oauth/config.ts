@@ -1,4 +1,4 @@
-import { envList, envSwitch } from '@longhaul/config';
+import { envInteger, envList, envSwitch } from '@longhaul/config';
 import { z } from 'zod';
 
 const origin = z
@@ -16,6 +16,9 @@ export const oauthConfig = z.object({
   OAUTH_PRIVATE_CLIENTS: envSwitch
     .default(false)
     .describe('Whether metadata documents of OAuth clients may be fetched from private addresses'),
+  OAUTH_REGISTRATIONS: envInteger(0, 100_000)
+    .default(60)
+    .describe('OAuth clients that may register themselves in an hour from one address; 0: none may'),
   OIDC_ISSUER: z
     .url({ protocol: /^https?$/ })
     .optional()

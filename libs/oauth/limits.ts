@@ -7,7 +7,7 @@ const LIMITS = {
   loginFrom: { points: 50, duration: 900 },
   loginAs: { points: 100, duration: 900 },
   authorize: { points: 120, duration: 60 },
-  register: { points: 30, duration: 3600 },
+  register: { points: 60, duration: 3600 },
   registerAll: { points: 1000, duration: 3600 },
   /** Metadata documents of clients fetched, from whoever asks. */
   fetchAll: { points: 300, duration: 60 },
@@ -16,12 +16,17 @@ const LIMITS = {
 export type Limit = keyof typeof LIMITS;
 
 export class Limits {
-  private readonly limiters = new Map(
-    Object.entries(LIMITS).map(([name, options]) => [
-      name,
-      new RateLimiterMemory({ keyPrefix: name, ...options }),
-    ]),
-  );
+  private readonly limiters;
+
+  constructor(registrations: number) {
+    const limits = { ...LIMITS, register: { ...LIMITS.register, points: registrations } };
+    this.limiters = new Map(
+      Object.entries(limits).map(([name, options]) => [
+        name,
+        new RateLimiterMemory({ keyPrefix: name, ...options }),
+      ]),
+    );
+  }
 
   /** Counts one of each; answers for how many seconds it is too often, or 0. */
   async take(...of: [limit: Limit, key: string][]): Promise<number> {
@@ -32,5 +37,10 @@ export class Limits {
       if (thrown instanceof RateLimiterRes) return Math.ceil(thrown.msBeforeNext / 1000);
       throw thrown;
     }
+  }
+
+  /** Takes one of each back: it was not what is limited. */
+  async giveBack(...of: [limit: Limit, key: string][]): Promise<void> {
+    for (const [limit, key] of of) await this.limiters.get(limit)!.reward(key);
   }
 }

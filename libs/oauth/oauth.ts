@@ -35,7 +35,7 @@ const VERIFIED_AT_ONCE = 100;
 /** The authorization server, and what the resource server has to know of it. */
 @Injectable()
 export class Oauth {
-  readonly limits = new Limits();
+  readonly limits: Limits;
   /** Whoever serves the pages says how; until then an error is plain text. */
   errorPage = (ctx: KoaContextWithOIDC, error: string, description?: string): void => {
     ctx.body = `${error}: ${description ?? ''}`;
@@ -51,7 +51,9 @@ export class Oauth {
     readonly db: Database,
     private readonly secrets: StoredSecrets,
     @Inject(CONFIG) readonly config: OauthConfig,
-  ) {}
+  ) {
+    this.limits = new Limits(config.OAUTH_REGISTRATIONS);
+  }
 
   /** Where clients reach us, unless PUBLIC_URL says so: known once the server listens. */
   listensOn(port: number): void {
@@ -160,6 +162,7 @@ export class Oauth {
         resource: this.resource,
         keys,
         secret,
+        registration: this.config.OAUTH_REGISTRATIONS > 0,
         privateClients: this.config.OAUTH_PRIVATE_CLIENTS,
         mayFetch: async () => (await this.limits.take(['fetchAll', ''])) === 0,
         errorPage: (ctx, error, description) => this.errorPage(ctx, error, description),

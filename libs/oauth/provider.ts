@@ -29,6 +29,8 @@ export interface ProviderOptions {
   resource: string;
   keys: JWK[];
   secret: Buffer;
+  /** Whether clients may register themselves. */
+  registration: boolean;
   /** Whether metadata documents may come from private addresses. */
   privateClients: boolean;
   /** Whether one more metadata document may be fetched now. */
@@ -85,9 +87,9 @@ function configure(options: ProviderOptions): Configuration {
       clientIdMetadataDocument: { enabled: true, ack: 'draft-02', allowFetch: () => options.mayFetch() },
       devInteractions: { enabled: false },
       dPoP: { enabled: false },
-      introspection: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: isOwnToken },
       pushedAuthorizationRequests: { enabled: false },
-      registration: { enabled: true, issueRegistrationAccessToken: false },
+      registration: { enabled: options.registration, issueRegistrationAccessToken: false },
       resourceIndicators: {
         enabled: true,
         defaultResource: async () => resource,
@@ -98,7 +100,7 @@ function configure(options: ProviderOptions): Configuration {
           return { scope, audience: resource, accessTokenTTL: HOUR, accessTokenFormat: 'opaque' };
         },
       },
-      revocation: { enabled: true },
+      revocation: { enabled: true, allowedPolicy: isOwnToken },
       rpInitiatedLogout: { enabled: false },
       userinfo: { enabled: false },
     },
@@ -167,6 +169,10 @@ async function requestScopes(ctx: KoaContextWithOIDC, db: Database): Promise<rea
   }
   return scopes;
 }
+
+/** No client learns of, or ends, what another one holds. */
+const isOwnToken = async (_ctx: unknown, client: { clientId: string }, token: { clientId?: string }) =>
+  token.clientId === client.clientId;
 
 async function scopesOfMachine(db: Database, clientId: string): Promise<Scope[]> {
   const grant = await db.oauthGrant.findUnique({ where: { id: clientId } });

@@ -44,12 +44,13 @@ export class Interactions {
     const form = await this.read(request, reply, interaction);
     if (!form || this.oauth.upstream) return form && this.show(request, reply);
     const email = form.get('email') ?? '';
-    const { ip } = request;
-    const wait = await this.oauth.limits.take(
-      ['loginFrom', ip],
-      ['login', `${ip} ${email.toLowerCase().slice(0, 254)}`],
-      ['loginAs', email.toLowerCase().slice(0, 254)],
-    );
+    const account = email.toLowerCase().slice(0, 254);
+    const attempt: Parameters<Oauth['limits']['take']> = [
+      ['loginFrom', request.ip],
+      ['login', `${request.ip} ${account}`],
+      ['loginAs', account],
+    ];
+    const wait = await this.oauth.limits.take(...attempt);
     if (wait > 0) {
       reply.code(429).header('retry-after', wait);
       return this.showLogin(interaction, reply, email, `Too many attempts. Try again in ${wait} seconds.`);
@@ -59,6 +60,7 @@ export class Interactions {
       reply.code(401);
       return this.showLogin(interaction, reply, email, 'The e-mail address or the password is wrong.');
     }
+    await this.oauth.limits.giveBack(...attempt);
     await this.finish(request, reply, { login: { accountId: user.userId } });
   }
 
