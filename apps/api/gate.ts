@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { requireOpen, type Access, type Caller } from '@longhaul/access';
+import { actorOf, requireOpen, type Access, type Caller } from '@longhaul/access';
+import type { Audit } from '@longhaul/audit';
 import { AppError, toAppError, type ErrorCode } from '@longhaul/errors';
 import type { Oauth } from '@longhaul/oauth';
 import { createLogger } from '@longhaul/telemetry';
@@ -20,6 +21,13 @@ declare module 'fastify' {
   }
 }
 
+/** What the gate needs of the app. */
+export interface GateServices {
+  access: Access;
+  audit: Audit;
+  oauth: Oauth;
+}
+
 const REQUEST_ID = /^[\w.:-]{1,64}$/;
 
 const MCP_ROUTE = /^\/mcp(\/|$)/;
@@ -35,7 +43,11 @@ export function requestIdOf(given: string | string[] | undefined): string {
  * What every request passes before its body is read: it is addressed to us and not sent by a stranger's web page (DNS
  * rebinding), and below /mcp it carries credentials that hold, while nobody has switched MCP off.
  */
-export function installGate(server: FastifyInstance, access: Access, config: ApiConfig, oauth: Oauth): void {
+export function installGate(
+  server: FastifyInstance,
+  { access, audit, oauth }: GateServices,
+  config: ApiConfig,
+): void {
   const { PUBLIC_URL } = config;
   const ours = PUBLIC_URL === undefined ? [] : [new URL(PUBLIC_URL).hostname];
   const hosts = [...localhostAllowedHostnames(), ...config.ALLOWED_HOSTS, ...ours];
@@ -61,11 +73,13 @@ export function installGate(server: FastifyInstance, access: Access, config: Api
         'Pages of this Origin may not call. The operator can add it to ALLOWED_ORIGINS.',
       );
     }
-    if (MCP_ROUTE.test(request.routeOptions.url ?? '')) return admit(access, oauth, request, reply);
+    if (!MCP_ROUTE.test(request.routeOptions.url ?? '')) return;
+    await authenticate(access, oauth, request, reply);
+    if (request.caller) await admit(request.caller, audit, request, reply);
   });
 }
 
-async function admit(
+async function authenticate(
   access: Access,
   oauth: Oauth,
   request: FastifyRequest,
@@ -89,10 +103,24 @@ async function admit(
       'Send Authorization: Bearer with a token that exists and has not been revoked.',
     );
   }
+}
+
+/** For everybody or for this account all may be closed. That is audited like the refusal of a call. */
+async function admit(
+  caller: Caller,
+  audit: Audit,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
   try {
-    requireOpen(request.caller);
+    requireOpen(caller);
   } catch (thrown) {
     const { code, message, details } = toAppError(thrown);
+    const { id: requestId, ip, method, headers } = request;
+    const entry = { event: 'call', tool: `${method} /mcp`, result: 'refused', code, requestId, ip } as const;
+    await audit
+      .record({ ...entry, ...actorOf(caller), userAgent: headers['user-agent'] })
+      .catch((error: unknown) => log.error({ err: error, requestId }, 'a refusal could not be audited'));
     return refuse(reply, code === 'switched_off' ? 503 : 403, code, message, details);
   }
 }

@@ -2,9 +2,9 @@ import type { IncomingMessage } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Access, Rates } from '@longhaul/access';
-import { Audit } from '@longhaul/audit';
 import { JobLog } from '@longhaul/job-log';
 import { Jobs } from '@longhaul/jobs';
+import { Audit } from '@longhaul/audit';
 import type { Catalog } from '@longhaul/mcp';
 import { Oauth } from '@longhaul/oauth';
 import { Database } from '@longhaul/persistence';
@@ -45,7 +45,7 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   const server = adapter.getInstance();
   installBodyParser(server);
   const oauth = app.get(Oauth);
-  installGate(server, app.get(Access), config, oauth);
+  installGate(server, { access: app.get(Access), audit: app.get(Audit), oauth }, config);
   mountOauth(server, oauth);
   installRestRoutes(server, {
     access: app.get(Access),

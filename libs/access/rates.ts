@@ -1,4 +1,5 @@
-import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { once } from 'node:events';
+import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import { CONFIG, envInteger } from '@longhaul/config';
 import { Database, type Prisma } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
@@ -32,7 +33,7 @@ const STORE_TIMEOUT_MS = 500;
  * limit is one of its own, so that reading jobs does not use up what submitting needs.
  */
 @Injectable()
-export class Rates implements OnApplicationShutdown {
+export class Rates implements OnModuleInit, OnApplicationShutdown {
   private readonly log = createLogger('rates');
   private readonly redis?: Redis;
   private readonly calls: Rate;
@@ -69,6 +70,13 @@ export class Rates implements OnApplicationShutdown {
 
   submission({ userId }: Pick<Caller, 'userId'>): Promise<void> {
     return this.submissions.take(userId);
+  }
+
+  /** So that the first calls are counted with those of others. */
+  async onModuleInit(): Promise<void> {
+    const { redis } = this;
+    if (redis && redis.status !== 'ready')
+      await Promise.race([once(redis, 'ready'), once(redis, 'close')]).catch(() => undefined);
   }
 
   onApplicationShutdown(): void {

@@ -1,0 +1,89 @@
+import { Database, newId } from '@longhaul/persistence';
+import { testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { Rates, ratesConfig } from './index.js';
+
+let test: TestDatabase;
+const open: Rates[] = [];
+
+beforeAll(async () => {
+  test = await testDatabase();
+});
+afterAll(async () => {
+  open.forEach((rates) => rates.onApplicationShutdown());
+  await test.drop();
+});
+
+async function replica(limits: object, QUEUE_URL?: string, db = test.db): Promise<Rates> {
+  const rates = new Rates(db, { ...ratesConfig.parse(limits), QUEUE_URL });
+  open.push(rates);
+  await rates.onModuleInit();
+  return rates;
+}
+
+/** How many of `times` get through, spread over the replicas. */
+async function passed(replicas: Rates[], userId: string, times: number): Promise<number> {
+  const tries = Array.from({ length: times }, (_none, n) => replicas[n % replicas.length]!.call({ userId }));
+  const outcomes = await Promise.allSettled(tries);
+  return outcomes.filter(({ status }) => status === 'fulfilled').length;
+}
+
+describe.each([
+  ['PostgreSQL', () => undefined],
+  ['Redis', () => process.env.TEST_REDIS_URL],
+])('limits kept in %s', (_store, url) => {
+  it('are those of all replicas together', async () => {
+    const user = newId();
+    const replicas = await Promise.all([1, 2, 3].map(() => replica({ RATE_CALLS: 30 }, url())));
+    expect(await passed(replicas, user, 100)).toBe(30);
+    await expect(replicas[0]!.call({ userId: user })).rejects.toMatchObject({
+      code: 'rate_limited',
+      details: { retry_after: expect.any(Number), limit: 30, window_seconds: 60 },
+    });
+    expect(await passed(replicas, newId(), 10)).toBe(10);
+  });
+
+  it('let through a little less than the limit when shares are left, never more', async () => {
+    const user = newId();
+    const replicas = await Promise.all([1, 2].map(() => replica({ RATE_CALLS: 500 }, url())));
+    await replicas[1]!.call({ userId: user });
+    const after = await passed([replicas[0]!], user, 600);
+    expect(after).toBe(490);
+    expect(await passed([replicas[1]!], user, 20)).toBe(9);
+  });
+
+  it('are apart for calls, VMs and submissions', async () => {
+    const rates = await replica({ RATE_CALLS: 1, RATE_VM_CALLS: 1, RATE_SUBMISSIONS: 1 }, url());
+    const id = newId();
+    for (const take of [
+      () => rates.call({ userId: id }),
+      () => rates.vmCall(id),
+      () => rates.submission({ userId: id }),
+    ]) {
+      await take();
+      await expect(take()).rejects.toMatchObject({ code: 'rate_limited' });
+    }
+  });
+});
+
+it('limits nothing at 0', async () => {
+  expect(await passed([await replica({ RATE_CALLS: 0 })], newId(), 500)).toBe(500);
+});
+
+it('begins anew with the next window', async () => {
+  const rates = await replica({ RATE_CALLS: 1 });
+  const user = newId();
+  await rates.call({ userId: user });
+  await test.db.rateLimit.updateMany({ data: { expire: 0 } });
+  // Another process knows nothing of the window that it was.
+  await (await replica({ RATE_CALLS: 1 })).call({ userId: user });
+});
+
+it('counts alone while the store is away', async () => {
+  const away = new Database({ DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none', DATABASE_POOL: 1 });
+  for (const rates of [
+    await replica({ RATE_CALLS: 5 }, undefined, away),
+    await replica({ RATE_CALLS: 5 }, 'redis://127.0.0.1:1'),
+  ])
+    expect(await passed([rates], newId(), 20)).toBe(5);
+  await away.onApplicationShutdown();
+});
