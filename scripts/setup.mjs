@@ -106,6 +106,7 @@ const testTools = [
     'qemu-ga',
     ['qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', ''],
   ],
+  ['chromium', ['chromium', 'chromium', 'chromium', 'chromium', 'chromium', '']],
 ];
 
 /** The programs (and files) that Longhaul needs and this machine lacks. */

@@ -130,7 +130,7 @@ export class Browser {
     const [, action] = /<form method="post" action="([^"]+)"/.exec(text) ?? [];
     if (action === undefined) throw new Error(`no form: ${text}`);
     const fields = new URLSearchParams();
-    for (const [input] of text.matchAll(/<input [^>]*>/g)) {
+    for (const [input] of text.matchAll(/<input\s[^>]*>/g)) {
       const of = (name: string) => new RegExp(` ${name}="([^"]*)"`).exec(input)?.[1];
       if (of('type') === 'checkbox' && !/ checked/.test(input)) continue;
       fields.append(of('name')!, of('value') ?? '');

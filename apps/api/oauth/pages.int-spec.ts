@@ -45,7 +45,7 @@ it('ask in plain HTML that no script, frame or cache has a part in', async () =>
     expect(text).not.toMatch(/<script|<b>|https?:\/\/(?!127)/);
     expect(text).toContain('&lt;b&gt;Bold&lt;/b&gt; &quot;&amp; co');
     // Every field that a person sees has a label.
-    for (const [, id] of text.matchAll(/<input id="(\w+)"/g)) expect(text).toContain(`<label for="${id}">`);
+    for (const [, id] of text.matchAll(/<input\s+id="(\w+)"/g)) expect(text).toContain(`<label for="${id}">`);
   }
 });
 
