@@ -127,7 +127,7 @@ export class Browser {
 
   /** Sends the form of a page with its fields as they are, changed by `fill`. */
   submit({ url, text }: Page, fill: (fields: URLSearchParams) => void): Promise<Page> {
-    const [, action] = /<form method="post" action="([^"]+)"/.exec(text) ?? [];
+    const [, action] = /<form\s[^>]*action="([^"]+)"/.exec(text) ?? [];
     if (action === undefined) throw new Error(`no form: ${text}`);
     const fields = new URLSearchParams();
     for (const [input] of text.matchAll(/<input\s[^>]*>/g)) {
