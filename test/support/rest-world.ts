@@ -124,6 +124,8 @@ export const SAMPLES: Record<string, (tenant: Tenant) => Sample> = {
   'POST /admin/v1/jobs/{id}/retry': ({ job }) => ({ params: { id: job.id } }),
   'GET /admin/v1/workers': () => ({}),
   'GET /admin/v1/queues': () => ({}),
+  'GET /admin/v1/switches': () => ({}),
+  'PUT /admin/v1/switches/{name}': () => ({ params: { name: 'exec' }, body: { engaged: false } }),
   'GET /account/v1/me': () => ({}),
   'GET /account/v1/projects': () => ({}),
   'GET /account/v1/projects/{id}/members': ({ projectId }) => ({ params: { id: projectId } }),
@@ -151,7 +153,9 @@ export const nameOf = ({ method, path }: Pick<Route, 'method' | 'path'>) => `${m
 
 /** Path and query of a request to the route. */
 export function addressOf({ path }: Pick<Route, 'path'>, { params = {}, query = {} }: Sample): string {
-  const filled = path.replaceAll(/\{(\w+)\}/g, (_match, name: string) => encodeURIComponent(params[name]!));
+  const filled = path.replaceAll(/\{(\w+)\}/g, (_match, name: string) =>
+    encodeURIComponent(params[name]!.toWellFormed()),
+  );
   const search = new URLSearchParams(query).toString();
   return search ? `${filled}?${search}` : filled;
 }

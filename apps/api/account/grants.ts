@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { grantFields, grantInPath, showGrant } from '../rest/credentials.js';
-import { NEWEST_FIRST, found, page, pageOf, paged, toPage } from '../rest/fields.js';
+import { found, pageOf, pageOfIds, paged, toPage } from '../rest/fields.js';
 import { defineRoute } from '../rest/route.js';
 
 const list = defineRoute({
@@ -8,14 +8,10 @@ const list = defineRoute({
   path: '/account/v1/grants',
   summary: 'List what you have let OAuth clients do, newest first',
   needs: 'account:read',
-  query: z.strictObject({ ...page, after: grantInPath.shape.id.optional() }),
+  query: z.strictObject({ ...pageOfIds(grantInPath.shape.id) }),
   answer: pageOf(grantFields),
   async handle({ db, query, caller: { userId } }) {
-    const rows = await db.oauthGrant.findMany({
-      where: { userId },
-      orderBy: [...NEWEST_FIRST],
-      ...paged(query),
-    });
+    const rows = await db.oauthGrant.findMany(paged({ userId }, query));
     return toPage(rows, query, showGrant);
   },
 });

@@ -3,7 +3,15 @@ import { AppError } from '@longhaul/errors';
 import type { ProjectRole } from '@longhaul/persistence';
 import { z } from 'zod';
 import { email, found, inPath, notFound, time } from '../rest/fields.js';
-import { lockMembers, member, memberInPath, membersOf, role, setMember } from '../rest/members.js';
+import {
+  lockMembers,
+  member,
+  memberInPath,
+  membersOf,
+  role,
+  setMember,
+  userOfAddress,
+} from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
 const me = defineRoute({
@@ -79,7 +87,7 @@ const add = defineRoute({
     about({ projectId: id });
     await lockMembers(id, db);
     requireManager(caller, id, body.role);
-    const { id: userId } = found(await db.user.findUnique({ where: { email: body.email } }));
+    const { id: userId } = found(await userOfAddress(body.email, db));
     if (await db.projectMember.findUnique({ where: { projectId_userId: { projectId: id, userId } } }))
       throw new AppError('conflict', 'This user is a member already. Change their role instead.');
     await setMember(id, userId, body.role, db);

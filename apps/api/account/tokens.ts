@@ -4,7 +4,6 @@ import type { Transaction } from '@longhaul/persistence';
 import { z } from 'zod';
 import { showToken, tokenFields } from '../rest/credentials.js';
 import {
-  NEWEST_FIRST,
   found,
   id,
   inPath,
@@ -31,7 +30,7 @@ const list = defineRoute({
   query: z.strictObject(page),
   answer: pageOf(tokenFields),
   async handle({ db, query, caller: { userId } }) {
-    const rows = await db.token.findMany({ where: { userId }, orderBy: [...NEWEST_FIRST], ...paged(query) });
+    const rows = await db.token.findMany(paged({ userId }, query));
     return toPage(rows, query, showToken);
   },
 });

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { grantFields, grantInPath, showGrant, showToken, tokenFields } from '../rest/credentials.js';
-import { NEWEST_FIRST, flag, found, id, inPath, page, pageOf, paged, toPage } from '../rest/fields.js';
+import { flag, found, id, inPath, page, pageOf, pageOfIds, paged, toPage } from '../rest/fields.js';
 import { defineRoute } from '../rest/route.js';
 
 const filters = z.strictObject({
@@ -17,11 +17,7 @@ const listTokens = defineRoute({
   query: filters,
   answer: pageOf(tokenFields),
   async handle({ db, query }) {
-    const rows = await db.token.findMany({
-      where: whereOf(query),
-      orderBy: [...NEWEST_FIRST],
-      ...paged(query),
-    });
+    const rows = await db.token.findMany(paged(whereOf(query), query));
     return toPage(rows, query, showToken);
   },
 });
@@ -45,14 +41,10 @@ const listGrants = defineRoute({
   path: '/admin/v1/grants',
   summary: 'List what users have let OAuth clients do, newest first',
   needs: 'staff',
-  query: filters.extend({ after: grantInPath.shape.id.optional() }),
+  query: filters.extend(pageOfIds(grantInPath.shape.id)),
   answer: pageOf(grantFields),
   async handle({ db, query }) {
-    const rows = await db.oauthGrant.findMany({
-      where: whereOf(query),
-      orderBy: [...NEWEST_FIRST],
-      ...paged(query),
-    });
+    const rows = await db.oauthGrant.findMany(paged(whereOf(query), query));
     return toPage(rows, query, showGrant);
   },
 });

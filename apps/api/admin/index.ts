@@ -2,6 +2,7 @@ import type { Route } from '../rest/route.js';
 import { credentialRoutes } from './credentials.js';
 import { jobRoutes } from './jobs.js';
 import { projectRoutes } from './projects.js';
+import { switchRoutes } from './switches.js';
 import { userRoutes } from './users.js';
 import { vmRoutes } from './vms.js';
 import { workerRoutes } from './workers.js';
@@ -14,4 +15,5 @@ export const adminRoutes: readonly Route[] = [
   ...vmRoutes,
   ...jobRoutes,
   ...workerRoutes,
+  ...switchRoutes,
 ];

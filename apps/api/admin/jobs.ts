@@ -2,19 +2,7 @@ import { AppError } from '@longhaul/errors';
 import { STREAMS, encodeSlice } from '@longhaul/job-log';
 import { JobState, type Job } from '@longhaul/persistence';
 import { z } from 'zod';
-import {
-  NEWEST_FIRST,
-  found,
-  id,
-  inPath,
-  page,
-  pageOf,
-  paged,
-  shown,
-  text,
-  time,
-  toPage,
-} from '../rest/fields.js';
+import { found, id, inPath, page, pageOf, paged, shown, text, time, toPage } from '../rest/fields.js';
 import { defineRoute } from '../rest/route.js';
 import { retry } from './retry.js';
 
@@ -79,7 +67,7 @@ const list = defineRoute({
   async handle({ db, query }) {
     const { state, kind, user_id: userId, project_id: projectId, vm_id: vmId } = query;
     const where = { state, kind, userId, projectId, vmId };
-    const rows = await db.job.findMany({ where, orderBy: [...NEWEST_FIRST], ...paged(query) });
+    const rows = await db.job.findMany(paged(where, query));
     return toPage(rows, query, shown);
   },
 });

@@ -1,18 +1,6 @@
 import { ConfirmationPolicy, newId } from '@longhaul/persistence';
 import { z } from 'zod';
-import {
-  NEWEST_FIRST,
-  found,
-  id,
-  inPath,
-  page,
-  pageOf,
-  paged,
-  shown,
-  text,
-  time,
-  toPage,
-} from '../rest/fields.js';
+import { found, id, inPath, page, pageOf, paged, shown, text, time, toPage } from '../rest/fields.js';
 import { lockMembers, member, memberInPath, membersOf, role, setMember } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 import { conflict } from './users.js';
@@ -38,7 +26,7 @@ const list = defineRoute({
   async handle({ db, query }) {
     const { customer, user_id: userId } = query;
     const where = { customer, ...(userId && { members: { some: { userId } } }) };
-    const rows = await db.project.findMany({ where, orderBy: [...NEWEST_FIRST], ...paged(query) });
+    const rows = await db.project.findMany(paged(where, query));
     return toPage(rows, query, shown);
   },
 });

@@ -16,7 +16,7 @@ const ENDS: readonly string[] = ['failed', 'timed_out', 'cancelled'];
 interface By {
   db: Transaction;
   jobs: Jobs;
-  actor: Actor & { userId: string };
+  actor: Actor;
   caller: Caller;
 }
 
@@ -38,7 +38,7 @@ export async function retry(jobId: string, { db, jobs, actor, caller }: By): Pro
   const kind = await retryableKind(job, db);
   const vm = job.vmId === null ? undefined : await db.vm.findUnique({ where: { id: job.vmId } });
   if (vm === null) throw notRetryable('Its VM is gone.');
-  if (vm && kind.scope === 'vms:exec') requireExec(vm, caller);
+  if (vm && kind.exec) requireExec(vm, caller);
   return jobs.submit({
     kind,
     payload: kind.payload.parse(job.payload),

@@ -1,18 +1,9 @@
+import { PASSWORD_LENGTH, hashPassword } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import { AccountStanding, Prisma, newId } from '@longhaul/persistence';
 import { z } from 'zod';
-import {
-  NEWEST_FIRST,
-  email,
-  found,
-  inPath,
-  page,
-  pageOf,
-  paged,
-  shown,
-  time,
-  toPage,
-} from '../rest/fields.js';
+import { email, found, inPath, page, pageOf, paged, shown, time, toPage } from '../rest/fields.js';
+import { userOfAddress } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
 const standing = z.enum(AccountStanding);
@@ -25,6 +16,12 @@ const user = z.object({
   created_at: time,
 });
 
+const password = z
+  .string()
+  .min(PASSWORD_LENGTH.min)
+  .max(PASSWORD_LENGTH.max)
+  .describe('To log in with when an MCP client asks for access; only its hash is kept');
+
 const memberships = z.array(z.object({ project_id: z.string(), name: z.string(), role: z.string() }));
 
 const list = defineRoute({
@@ -36,11 +33,9 @@ const list = defineRoute({
   answer: pageOf(user),
   async handle({ db, query }) {
     const { email, standing } = query;
-    const rows = await db.user.findMany({
-      where: { email, standing },
-      orderBy: [...NEWEST_FIRST],
-      ...paged(query),
-    });
+    const user = email === undefined ? undefined : await userOfAddress(email, db);
+    if (email !== undefined && !user) return { items: [] };
+    const rows = await db.user.findMany(paged({ id: user?.id, standing }, query));
     return toPage(rows, query, shown);
   },
 });
@@ -73,12 +68,14 @@ const create = defineRoute({
   path: '/admin/v1/users',
   summary: 'Make a user',
   needs: 'staff',
-  body: z.strictObject({ email, staff: z.boolean().default(false) }),
+  body: z.strictObject({ email, password: password.optional(), staff: z.boolean().default(false) }),
   answer: user,
   status: 201,
   async handle({ db, body }) {
+    if (await userOfAddress(body.email, db))
+      throw new AppError('conflict', 'There is a user of that address.');
     const row = await db.user
-      .create({ data: { id: newId(), ...body } })
+      .create({ data: { id: newId(), ...(await stored(body)) } })
       .catch(conflict('There is a user of that address.'));
     return shown(row);
   },
@@ -87,20 +84,30 @@ const create = defineRoute({
 const change = defineRoute({
   method: 'PATCH',
   path: '/admin/v1/users/{id}',
-  summary: 'Suspend, flag or restore a user; make them staff or no longer',
+  summary: 'Suspend, flag or restore a user, make them staff or no longer, set their password',
   description:
     'Nothing works for a suspended account from its next request on; a flagged one may look, but change nothing. ' +
     'Nobody changes their own account, so that there is always staff left.',
   needs: 'staff',
   params: inPath,
-  body: z.strictObject({ standing: standing.optional(), staff: z.boolean().optional() }),
+  body: z.strictObject({
+    standing: standing.optional(),
+    staff: z.boolean().optional(),
+    password: password.optional(),
+  }),
   answer: user,
   async handle({ db, params, body, caller }) {
     if (params.id === caller.userId)
       throw new AppError('conflict', 'This is your own account; ask another of the staff.');
     found(await db.user.findUnique({ where: params }));
-    return shown(await db.user.update({ where: params, data: body }));
+    return shown(await db.user.update({ where: params, data: await stored(body) }));
   },
+});
+
+/** With the hash in place of the password. */
+const stored = async <Body extends { password?: string }>({ password, ...body }: Body) => ({
+  ...body,
+  ...(password !== undefined && { passwordHash: await hashPassword(password) }),
 });
 
 /** For `catch`: what is unique is there already. */

@@ -1,17 +1,5 @@
 import { z } from 'zod';
-import {
-  NEWEST_FIRST,
-  found,
-  id,
-  inPath,
-  page,
-  pageOf,
-  paged,
-  shown,
-  text,
-  time,
-  toPage,
-} from '../rest/fields.js';
+import { found, id, inPath, page, pageOf, paged, shown, text, time, toPage } from '../rest/fields.js';
 import { defineRoute } from '../rest/route.js';
 
 const vm = z.object({
@@ -47,7 +35,7 @@ const list = defineRoute({
   async handle({ db, query }) {
     const { project_id: projectId, host, hostname } = query;
     const where = { projectId, host, hostname };
-    const rows = await db.vm.findMany({ where, orderBy: [...NEWEST_FIRST], ...paged(query) });
+    const rows = await db.vm.findMany(paged(where, query));
     return toPage(rows, query, shown);
   },
 });
@@ -70,14 +58,16 @@ const change = defineRoute({
   method: 'PATCH',
   path: '/admin/v1/vms/{id}',
   summary: 'Suspend or restore commands in a VM',
-  description: 'In force on the next call. A command that runs already is not stopped: cancel its job.',
+  description:
+    'In force on the next call; what is queued waits. A command that runs already is not stopped: cancel its job.',
   needs: 'staff',
   params: inPath,
   body: z.strictObject({ exec_suspended: z.boolean() }),
   answer: vm,
-  async handle({ db, params, body, about }) {
+  async handle({ db, params, body, about, services, afterwards }) {
     const { id, projectId } = found(await db.vm.findUnique({ where: params }));
     about({ vmId: id, projectId });
+    if (!body.exec_suspended) afterwards(() => services.jobs.redeliverCommands());
     return shown(await db.vm.update({ where: params, data: { execSuspended: body.exec_suspended } }));
   },
 });

@@ -21,31 +21,55 @@ export const text = (max: number) =>
 /** A switch in a query. */
 export const flag = z.enum(['true', 'false']).transform((word) => word === 'true');
 
-/** Of lists. `after` is the `next` of the page before. */
-export const page = {
+/** Where a page ends: its last row. It is checked against nothing, so that it tells nothing of what exists. */
+const cursor = (idSchema: z.ZodType<string>) =>
+  z
+    .string()
+    .max(100)
+    .transform((text, context) => {
+      const [, time, rest] = /^(\d{1,13})\.(.+)$/s.exec(text) ?? [];
+      const id = idSchema.safeParse(rest);
+      if (id.success) return { createdAt: new Date(Number(time)), id: id.data };
+      context.addIssue('expected the next of the page before');
+      return z.NEVER;
+    })
+    .optional()
+    .describe('The next of the page before');
+
+/** Of lists; newest first. */
+export const pageOfIds = (idSchema: z.ZodType<string>) => ({
   limit: z.coerce.number().int().min(1).max(200).default(50),
-  after: id.optional().describe('The next of the page before'),
-};
+  after: cursor(idSchema),
+});
+
+export const page = pageOfIds(id);
+
+type Page = { limit: number; after?: { createdAt: Date; id: string } };
 
 export const pageOf = <Item extends z.ZodType>(item: Item) =>
   z.object({ items: z.array(item), next: z.string().optional().describe('There is more: pass it as after') });
 
 /** What Prisma is to read for a page: one row more, by which to know that there are more. */
-export const paged = ({ limit, after }: { limit: number; after?: string }) => ({
+export const paged = <Where extends object>(where: Where, { limit, after }: Page) => ({
+  where: {
+    ...where,
+    ...(after && {
+      OR: [{ createdAt: { lt: after.createdAt } }, { createdAt: after.createdAt, id: { lt: after.id } }],
+    }),
+  },
+  orderBy: [{ createdAt: 'desc' as const }, { id: 'desc' as const }],
   take: limit + 1,
-  ...(after !== undefined && { cursor: { id: after }, skip: 1 }),
 });
 
-export const NEWEST_FIRST = [{ createdAt: 'desc' }, { id: 'desc' }] as const;
-
 /** The answer of a list of rows that `paged` has read. */
-export function toPage<Row extends { id: string }, Item>(
+export function toPage<Row extends { id: string; createdAt: Date }, Item>(
   rows: Row[],
-  { limit }: { limit: number },
+  { limit }: Page,
   toItem: (row: Row) => Item,
 ): { items: Item[]; next?: string } {
-  const shown = rows.slice(0, limit);
-  return { items: shown.map(toItem), ...(rows.length > limit && { next: shown.at(-1)!.id }) };
+  const last = rows[limit - 1];
+  const next = rows.length > limit && last ? `${last.createdAt.getTime()}.${last.id}` : undefined;
+  return { items: rows.slice(0, limit).map(toItem), next };
 }
 
 /** Foreign and absent are the same. */

@@ -108,6 +108,7 @@ class Rest {
     const caller = request.caller!;
     await this.admit(route, caller);
     const input = (trail.input = readInput(route, request));
+    const later: (() => Promise<unknown>)[] = [];
     const run = async (db: Transaction) => {
       const answer = await route.handle({
         ...input,
@@ -116,15 +117,18 @@ class Rest {
         db,
         services,
         about: (subject) => Object.assign(trail.subject, subject),
+        afterwards: (act) => later.push(act),
       });
       return route.answer ? route.answer.parse(answer) : answer;
     };
     if (isChange(route) && route.transaction !== 'own') {
-      return services.db.$transaction(async (tx) => {
+      const answer = await services.db.$transaction(async (tx) => {
         const answer = await run(tx);
         await services.audit.write(tx, trail.toEntry()).catch(unaudited);
         return answer;
       });
+      for (const act of later) await act();
+      return answer;
     }
     if (!route.answer && this.downloads >= DOWNLOADS_AT_ONCE)
       throw new AppError('rate_limited', 'Too many downloads are under way.', { retry_after: 5 });

@@ -9,6 +9,13 @@ export const member = z.object({ user_id: z.string(), email: z.string(), role })
 
 export const memberInPath = z.strictObject({ id, user_id: id });
 
+/** The user of an e-mail address in lower case, as which it was not always stored. */
+export async function userOfAddress(email: string, db: Transaction): Promise<{ id: string } | undefined> {
+  const [user] = await db.$queryRaw<{ id: string }[]>`
+    SELECT id FROM users WHERE lower(email) = ${email} ORDER BY created_at LIMIT 1`;
+  return user;
+}
+
 /** All members of a project, owners first; there are as many as have been added, 1,000 at most are shown. */
 export async function membersOf(projectId: string, db: Transaction): Promise<z.input<typeof member>[]> {
   const rows = await db.projectMember.findMany({

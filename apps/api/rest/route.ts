@@ -29,11 +29,13 @@ export interface RestCall<Params = unknown, Query = unknown, Body = unknown> {
   body: Body;
   caller: Caller;
   /** In whose name it acts. */
-  actor: Actor & { userId: string };
+  actor: Actor;
   /** On a route that changes something: the transaction in which its audit event is written, too. */
   db: Transaction;
   services: RestServices;
   about(subject: Subject): void;
+  /** What must not begin before the change is in force; the answer waits for it. */
+  afterwards(act: () => Promise<unknown>): void;
 }
 
 /** A body that is sent while it is being made. */
