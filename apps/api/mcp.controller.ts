@@ -1,6 +1,7 @@
 import { All, Controller, Req, Res } from '@nestjs/common';
 import { toAppError } from '@longhaul/errors';
 import { McpEndpoint, type Selection } from '@longhaul/mcp';
+import { Oauth } from '@longhaul/oauth';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { parseJson } from './body.js';
 
@@ -23,7 +24,10 @@ interface McpRoute {
 
 @Controller()
 export class McpController {
-  constructor(private readonly endpoint: McpEndpoint) {}
+  constructor(
+    private readonly endpoint: McpEndpoint,
+    private readonly oauth: Oauth,
+  ) {}
 
   /** Hands the request to the MCP handler, which writes to the socket itself: answers may be streams. */
   @All(['mcp', 'mcp/readonly', 'mcp/x/:toolsets', 'mcp/x/:toolsets/readonly'])
@@ -47,6 +51,9 @@ export class McpController {
       requestId: id,
       ip,
       userAgent: headers['user-agent'],
+      ...(caller!.kind === 'oauth' && {
+        challenge: (scopes) => this.oauth.challenge('insufficient_scope', scopes),
+      }),
     });
   }
 

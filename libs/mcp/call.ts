@@ -15,6 +15,8 @@ export interface CallRequest {
   /** The tools that the request is about; any other answers as if it did not exist. */
   selection: Selection;
   requestId: string;
+  /** Of clients of OAuth: a WWW-Authenticate header that tells them to ask for these scopes. */
+  challenge?: (scopes: readonly string[]) => string;
   /** W3C trace context that the client has sent along. */
   traceparent?: string;
   ip?: string;

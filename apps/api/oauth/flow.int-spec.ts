@@ -1,9 +1,9 @@
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
+import { UnauthorizedError, type StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { makeVm, testDatabase, type TestDatabase } from '../../../test/support/database.js';
 import { mcpUrl, startTestApi } from '../../../test/support/mcp.js';
 import { Browser, MemoryProvider, connectByOauth, makePerson } from '../../../test/support/oauth.js';
+import { CALLBACK, RawOauth } from '../../../test/support/oauth-raw.js';
 import type { ApiServer } from '../server.js';
-
-const CALLBACK = 'http://127.0.0.1:9/callback';
 
 let test: TestDatabase;
 let api: ApiServer;
@@ -32,5 +32,56 @@ it('lets the official client discover, register, be allowed in by a person, call
     expires_in: 3600,
     refresh_token: expect.any(String),
   });
+  const { refresh_token: first } = provider.saved!;
+  await test.db.oauthState.updateMany({ where: { model: 'AccessToken' }, data: { expiresAt: new Date(0) } });
+  expect((await client.callTool({ name: 'whoami', arguments: {} })).structuredContent).toMatchObject({
+    email: person.email,
+  });
+  expect(provider.saved!.refresh_token).not.toBe(first);
   await client.close();
+});
+
+it('tells a client which scope it lacks, and the client gets it from the person', async () => {
+  const person = await makePerson(test.db);
+  const vm = await makeVm(test.db, person);
+  const provider = new MemoryProvider(CALLBACK);
+  const browser = new Browser([origin]);
+  const client = await connectByOauth(mcpUrl(api.port), provider, (asked) =>
+    browser.allow(asked, person, (fields) => fields.delete('scopes', 'vms:exec')),
+  );
+  const call = { name: 'start_vm_command', arguments: { vm_id: vm.id, command: 'true' } };
+  await expect(client.callTool(call)).rejects.toThrow(UnauthorizedError);
+  expect(provider.asked!.searchParams.get('scope')!.split(' ')).toEqual(
+    expect.arrayContaining(['vms:read', 'account:read', 'vms:exec']),
+  );
+  const callback = await browser.allow(provider.asked!, person);
+  await (client.transport as StreamableHTTPClientTransport).finishAuth(callback.searchParams);
+  expect((await client.callTool(call)).structuredContent).toMatchObject({ command_id: expect.any(String) });
+  const [refused] = await test.db.auditEvent.findMany({
+    where: { userId: person.userId, tool: call.name },
+    orderBy: { id: 'asc' },
+  });
+  expect(refused).toMatchObject({ result: 'refused', code: 'forbidden_scope' });
+  await client.close();
+});
+
+it('answers a call beyond the scopes of a token with 403, and what is needed', async () => {
+  const oauth = new RawOauth(origin);
+  const { access_token: token } = await oauth.tokens(await makePerson(test.db), { scope: 'vms:read' });
+  const answer = await oauth.call(token, 'start_vm_command', { vm_id: 'x', command: 'true' });
+  expect(answer).toMatchObject({
+    status: 403,
+    body: { code: 'forbidden_scope', details: { required_scope: 'vms:exec' } },
+  });
+  expect(answer.headers.get('www-authenticate')).toBe(
+    `Bearer error="insufficient_scope", scope="vms:read vms:exec", resource_metadata="${origin}/.well-known/oauth-protected-resource/mcp"`,
+  );
+});
+
+it('tells who comes without a token where to begin', async () => {
+  const answer = await fetch(mcpUrl(api.port), { method: 'POST' });
+  expect(answer.status).toBe(401);
+  expect(answer.headers.get('www-authenticate')).toBe(
+    `Bearer resource_metadata="${origin}/.well-known/oauth-protected-resource/mcp"`,
+  );
 });
