@@ -7,6 +7,8 @@ export interface AuditEntry {
   event: 'job.submitted' | 'job.answered' | 'job.cancel_requested' | 'job.finished' | 'call';
   userId?: string | null;
   tokenId?: string | null;
+  /** Of OAuth. */
+  clientId?: string | null;
   projectId?: string | null;
   vmId?: string | null;
   jobId?: string | null;
@@ -51,14 +53,18 @@ export class Audit {
   }
 }
 
-/** One statement of one form for any number of events, as this runs with every call. */
+/**
+ * One statement of one form for any number of events, as this runs with every call. The customer is whose project it is now;
+ * later moves do not rewrite history.
+ */
 function insert(entries: AuditEntry[]): Prisma.Sql {
   return Prisma.sql`
-    INSERT INTO audit_events (event, user_id, token_id, project_id, vm_id, job_id, tool, arguments, result, code,
-      duration_ms, request_id, trace_id, confirmed_by, client_name, client_version, ip, user_agent)
-    SELECT * FROM jsonb_to_recordset(${JSON.stringify(entries.map(toRow))}::jsonb) AS entry (event text, "userId" uuid,
-      "tokenId" uuid, "projectId" uuid, "vmId" uuid, "jobId" uuid, tool text, arguments jsonb, result text, code text,
-      "durationMs" int, "requestId" text, "traceId" text, "confirmedBy" text,
+    INSERT INTO audit_events (event, user_id, token_id, client_id, project_id, vm_id, job_id, tool, arguments, result, code,
+      duration_ms, request_id, trace_id, confirmed_by, client_name, client_version, ip, user_agent, customer)
+    SELECT *, (SELECT customer FROM projects WHERE id = entry."projectId")
+    FROM jsonb_to_recordset(${JSON.stringify(entries.map(toRow))}::jsonb) AS entry (event text, "userId" uuid,
+      "tokenId" uuid, "clientId" text, "projectId" uuid, "vmId" uuid, "jobId" uuid, tool text, arguments jsonb,
+      result text, code text, "durationMs" int, "requestId" text, "traceId" text, "confirmedBy" text,
       "clientName" text, "clientVersion" text, ip text, "userAgent" text)`;
 }
 
