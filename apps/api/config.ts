@@ -8,6 +8,7 @@ import { persistenceConfig } from '@longhaul/persistence';
 import { secretsConfig } from '@longhaul/secrets';
 import { telemetryConfig } from '@longhaul/telemetry';
 import { z } from 'zod';
+import { networkConfig } from './network.js';
 
 /** Everything that the API reads from its environment. */
 export const apiConfig = z.object({
@@ -21,6 +22,7 @@ export const apiConfig = z.object({
   ...oauthConfig.shape,
   PORT: envInteger(0, 65_535).default(7777).describe('Port of the API; 0 takes a free one'),
   HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
+  ...networkConfig.shape,
   ALLOWED_HOSTS: envList
     .default([])
     .describe('Host names, without port, that requests may be addressed to besides those of the loopback'),

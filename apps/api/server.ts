@@ -13,6 +13,7 @@ import { ApiModule, product } from './api.module.js';
 import { installBodyParser } from './body.js';
 import type { ApiConfig } from './config.js';
 import { installGate, requestIdOf } from './gate.js';
+import { networkOf } from './network.js';
 import { mountOauth } from './oauth/mount.js';
 import { installRestRoutes } from './rest/index.js';
 
@@ -29,8 +30,11 @@ export interface ApiServer {
 /** Starts the API. Throws when the database is away or the port is taken. */
 export async function startServer(config: ApiConfig, catalog: Catalog = product): Promise<ApiServer> {
   setLogLevel(config.LOG_LEVEL);
+  const { https, trustProxy } = networkOf(config);
   const adapter = new FastifyAdapter({
-    genReqId: (request: IncomingMessage) => requestIdOf(request.headers['x-request-id']),
+    ...(https && { https }),
+    trustProxy,
+    genReqId: (request: Pick<IncomingMessage, 'headers'>) => requestIdOf(request.headers['x-request-id']),
     // As long as Node lets a request line be: whoever reads a parameter says what is too long.
     routerOptions: { maxParamLength: 16_384 },
     forceCloseConnections: 'idle',
@@ -46,7 +50,7 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   installBodyParser(server);
   const oauth = app.get(Oauth);
   installGate(server, { access: app.get(Access), audit: app.get(Audit), oauth }, config);
-  mountOauth(server, oauth);
+  mountOauth(server, oauth, app.get(Audit));
   installRestRoutes(server, {
     access: app.get(Access),
     audit: app.get(Audit),
@@ -61,7 +65,7 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   });
   const address = server.server.address();
   const port = typeof address === 'object' && address ? address.port : config.PORT;
-  oauth.listensOn(port);
+  oauth.listensOn(port, https ? 'https' : 'http');
   return {
     port,
     async close() {

@@ -40,6 +40,8 @@ export class Oauth {
   errorPage = (ctx: KoaContextWithOIDC, error: string, description?: string): void => {
     ctx.body = `${error}: ${description ?? ''}`;
   };
+  /** Told when a client has ended a grant (`revocation`), or used something twice and so ended it (`token`). */
+  grantRevoked = (_grantId: string, _route: string): void => undefined;
   private readonly log = createLogger('oauth');
   private readonly verify = batched((tokens: string[]) => this.verifyAll(tokens), VERIFIED_AT_ONCE);
   private built?: Promise<Built>;
@@ -56,8 +58,8 @@ export class Oauth {
   }
 
   /** Where clients reach us, unless PUBLIC_URL says so: known once the server listens. */
-  listensOn(port: number): void {
-    this.listening = `http://127.0.0.1:${port}`;
+  listensOn(port: number, scheme: 'http' | 'https' = 'http'): void {
+    this.listening = `${scheme}://127.0.0.1:${port}`;
   }
 
   get origin(): string {
@@ -165,6 +167,7 @@ export class Oauth {
         registration: this.config.OAUTH_REGISTRATIONS > 0,
         privateClients: this.config.OAUTH_PRIVATE_CLIENTS,
         mayFetch: async () => (await this.limits.take(['fetchAll', ''])) === 0,
+        grantRevoked: (grantId, route) => this.grantRevoked(grantId, route),
         errorPage: (ctx, error, description) => this.errorPage(ctx, error, description),
       });
       return { provider, kids, checkedAt };
