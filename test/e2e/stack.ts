@@ -68,7 +68,8 @@ export class Stack {
 
   async startApi(): Promise<ChildProcess> {
     const port = this.url ? new URL(this.url).port : '0';
-    const { process: api, ready } = await this.spawn('api', { PORT: port });
+    // What a test does in a minute is more than a user does.
+    const { process: api, ready } = await this.spawn('api', { PORT: port, RATE_CALLS: '1000000' });
     this.url = `http://127.0.0.1:${ready.port}/mcp`;
     return api;
   }
