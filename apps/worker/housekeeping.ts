@@ -2,6 +2,7 @@ import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShut
 import { setTimeout as pause } from 'node:timers/promises';
 import { CONFIG } from '@longhaul/config';
 import { Attempts, Recovery, Retention } from '@longhaul/jobs';
+import { sweepOauth } from '@longhaul/oauth';
 import { Database, type Vm } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
@@ -48,6 +49,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every(OBSERVE_MS, () => this.observe()),
       this.every(COLLECT_MS, () => this.collect()),
       this.every(RETENTION_MS, () => this.retention.sweep(this.stopping.signal)),
+      this.every(RETENTION_MS, () => sweepOauth(this.db, this.stopping.signal)),
     ];
   }
 

@@ -35,6 +35,7 @@ export interface ProviderOptions {
   privateClients: boolean;
   /** Whether one more metadata document may be fetched now. */
   mayFetch(): Promise<boolean>;
+  grantRevoked(grantId: string, route: string): void;
   /** The page for a person whose browser cannot be sent back to the client. */
   errorPage(ctx: KoaContextWithOIDC, error: string, description: string | undefined): void;
 }
@@ -46,6 +47,7 @@ export function makeProvider(options: ProviderOptions): Provider {
   // TLS may end before us; handle() says what the client has seen.
   provider.proxy = true;
   provider.on('server_error', (_ctx, error: Error) => log.error({ err: error }, 'OAuth failed'));
+  provider.on('grant.revoked', ({ oidc }, grantId) => options.grantRevoked(grantId, oidc.route));
   // Koa would print what goes wrong with a connection.
   provider.silent = true;
   // Secrets of machines are stored by their hash.

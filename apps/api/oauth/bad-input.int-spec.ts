@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
+import { eventually } from '../../../test/support/eventually.js';
 import { startTestApi } from '../../../test/support/mcp.js';
 import { Browser, makePerson } from '../../../test/support/oauth.js';
 import { CALLBACK, RawOauth } from '../../../test/support/oauth-raw.js';
@@ -109,6 +110,9 @@ describe('codes and refresh tokens', () => {
     expect(await oauth.refresh(String(second.body.refresh_token))).toMatchObject({ status: 400 });
     const grants = await test.db.oauthGrant.findMany({ where: { clientId: oauth.clientId } });
     expect(grants).toMatchObject([{ revokedAt: expect.any(Date) }]);
+    const where = { clientId: oauth.clientId, tool: 'oauth/token' };
+    const event = await eventually(() => test.db.auditEvent.findFirst({ where }));
+    expect(event).toMatchObject({ result: 'refused', userId: person.userId });
   });
 
   it('so does one that comes twice at once', async () => {

@@ -1,4 +1,5 @@
 import { verifyPassword } from '@longhaul/access';
+import type { Audit, AuditEntry } from '@longhaul/audit';
 import { toAppError } from '@longhaul/errors';
 import {
   giveConsent,
@@ -25,7 +26,10 @@ const FORM_LIMIT = 64 * 1024;
 export class Interactions {
   private readonly log = createLogger('oauth');
 
-  constructor(private readonly oauth: Oauth) {}
+  constructor(
+    private readonly oauth: Oauth,
+    private readonly audit: Audit,
+  ) {}
 
   async show(request: InteractionRequest, reply: FastifyReply): Promise<void> {
     const interaction = await this.find(request, reply);
@@ -56,6 +60,8 @@ export class Interactions {
       return this.showLogin(interaction, reply, email, `Too many attempts. Try again in ${wait} seconds.`);
     }
     const user = await verifyPassword(this.oauth.db, email, form.get('password') ?? '');
+    const about = { userId: user?.userId, arguments: { email: email.slice(0, 254) } };
+    await this.record('oauth/login', request, interaction, user !== undefined, about);
     if (!user) {
       reply.code(401);
       return this.showLogin(interaction, reply, email, 'The e-mail address or the password is wrong.');
@@ -72,6 +78,7 @@ export class Interactions {
     if (interaction.prompt.name !== 'consent') return this.show(request, reply);
     if (form.get('decision') !== 'allow') {
       const refusal = { error: 'access_denied', error_description: 'the person refused' };
+      await this.record('oauth/consent', request, interaction, false);
       return this.finish(request, reply, refusal);
     }
     const choice: Choice = { scopes: form.getAll('scopes'), projectIds: form.getAll('projectIds') };
@@ -84,6 +91,7 @@ export class Interactions {
       reply.code(400);
       return this.showConsent(interaction, reply, message, choice);
     }
+    await this.record('oauth/consent', request, interaction, true, { arguments: choice });
     await this.finish(request, reply, { consent: { grantId } });
   }
 
@@ -104,6 +112,7 @@ export class Interactions {
     await this.guarded(reply, async () => {
       const identity = await upstream.finish(queryOf(request), await this.upstreamRequest(interaction.uid));
       const { userId } = await userOfIdentity(db, identity, config.OIDC_CREATE_USERS);
+      await this.record('oauth/login', request, interaction, true, { userId });
       await this.finish(request, reply, { login: { accountId: userId } });
     });
   }
@@ -171,6 +180,28 @@ export class Interactions {
     const provider = await this.oauth.provider();
     const returnTo = await provider.interactionResult(raw, reply.raw, result);
     await reply.redirect(returnTo, 303);
+  }
+
+  /** Before anything is answered, like calls. How often strangers may try is bounded elsewhere. */
+  private async record(
+    tool: string,
+    { id: requestId, ip, headers }: InteractionRequest,
+    { params, session }: Interaction,
+    ok: boolean,
+    more: Partial<AuditEntry> = {},
+  ): Promise<void> {
+    await this.audit.record({
+      event: 'call',
+      tool,
+      userId: session?.accountId,
+      clientId: String(params.client_id),
+      result: ok ? 'ok' : 'refused',
+      ...(!ok && tool === 'oauth/login' && { code: 'unauthenticated' }),
+      requestId,
+      ip,
+      userAgent: headers['user-agent'],
+      ...more,
+    });
   }
 
   private async guarded(reply: FastifyReply, act: () => Promise<void>): Promise<void> {

@@ -1,4 +1,6 @@
+import type { Audit } from '@longhaul/audit';
 import type { Oauth } from '@longhaul/oauth';
+import { createLogger } from '@longhaul/telemetry';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { pageHeaders } from './html.js';
 import { Interactions, type InteractionRequest } from './interactions.js';
@@ -30,8 +32,10 @@ const LIMITED = new Map([
   ],
 ] as const);
 
+const log = createLogger('oauth');
+
 /** Adds all routes of the authorization server, and the metadata of the resource that it is for. */
-export function mountOauth(server: FastifyInstance, oauth: Oauth): void {
+export function mountOauth(server: FastifyInstance, oauth: Oauth, audit: Audit): void {
   oauth.errorPage = (ctx, error, description) => {
     ctx.set(pageHeaders());
     ctx.body = errorPage(
@@ -45,7 +49,13 @@ export function mountOauth(server: FastifyInstance, oauth: Oauth): void {
       await reply.header('access-control-allow-origin', '*').send(oauth.resourceMetadata());
     });
 
-  const interactions = new Interactions(oauth);
+  oauth.grantRevoked = (grantId, route) => {
+    void auditRevocation(oauth, audit, grantId, route).catch((error: unknown) =>
+      log.error({ err: error, grantId }, 'the end of a grant could not be audited'),
+    );
+  };
+
+  const interactions = new Interactions(oauth, audit);
   const uid = '/oauth/interaction/:uid';
   server.get(uid, (request: InteractionRequest, reply) => interactions.show(request, reply));
   server.post(`${uid}/login`, (request: InteractionRequest, reply) => interactions.login(request, reply));
@@ -60,6 +70,19 @@ export function mountOauth(server: FastifyInstance, oauth: Oauth): void {
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null));
     for (const route of PROVIDER_ROUTES)
       scope.all(route, (request, reply) => serve(oauth, route, request, reply));
+  });
+}
+
+/** What a client does at the token endpoint is refused for a reason: then something stolen was used, by it or before it. */
+async function auditRevocation({ db }: Oauth, audit: Audit, id: string, route: string): Promise<void> {
+  const grant = await db.oauthGrant.findUnique({ where: { id } });
+  await audit.record({
+    event: 'call',
+    tool: `oauth/${route}`,
+    userId: grant?.userId,
+    clientId: grant?.clientId,
+    result: route === 'revocation' ? 'ok' : 'refused',
+    code: route === 'revocation' ? null : 'unauthenticated',
   });
 }
 

@@ -106,6 +106,33 @@ it('stop whoever tries many passwords, the right one too', async () => {
   expect(again.status).toBe(429);
 });
 
+it('leave an audit of who logged in, or tried, and of what was allowed', async () => {
+  const page = await logIn(await browser.open(oauth.authorizeUrl()), person.email, 'wrong');
+  const consent = await logIn(page);
+  await browser.submit(consent, (fields) => fields.set('decision', 'allow'));
+  const events = await test.db.auditEvent.findMany({
+    where: { clientId: oauth.clientId },
+    orderBy: { id: 'asc' },
+  });
+  expect(events).toMatchObject([
+    {
+      tool: 'oauth/login',
+      result: 'refused',
+      code: 'unauthenticated',
+      userId: null,
+      arguments: { email: person.email },
+    },
+    { tool: 'oauth/login', result: 'ok', userId: person.userId, ip: '127.0.0.1' },
+    {
+      tool: 'oauth/consent',
+      result: 'ok',
+      userId: person.userId,
+      arguments: { scopes: ['vms:read', 'account:read'] },
+    },
+  ]);
+  expect(JSON.stringify(events.map((event) => event.arguments))).not.toContain('wrong');
+});
+
 it('take no form that they have not shown to this browser', async () => {
   const page = await browser.open(oauth.authorizeUrl());
   const stranger = new Browser([origin]);
