@@ -15,7 +15,7 @@ form.addEventListener('submit', async (event) => {
       dom_id: '#docs',
       spec: answer,
       validatorUrl: null,
-      docExpansion: 'none',
+      docExpansion: 'list',
       requestInterceptor: (request) => {
         request.headers.authorization = authorization;
         return request;

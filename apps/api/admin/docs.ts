@@ -26,6 +26,7 @@ const PAGE = `<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>Longhaul: administration</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/admin/docs/swagger-ui.css">
 <form class="swagger-ui" id="form"><div class="wrapper"><div class="information-container">
 <h1 class="title">Longhaul: administration</h1>

@@ -51,13 +51,13 @@ function operationOf(route: Route): Json {
     downloads = [],
     status = 200,
   } = route;
-  const [, area, , subject = area] = path.split('/');
+  const [, area, , subject = 'document'] = path.split('/');
   const content = answer
     ? { 'application/json': { schema: toJson(answer, 'output') } }
     : Object.fromEntries(downloads.map((type) => [type, { schema: { type: 'string' } }]));
   return {
-    operationId: `${method.toLowerCase()}${path.replaceAll(/[^a-z]+/g, '_')}`.replace(/_$/, ''),
-    tags: [`${area}: ${subject}`],
+    operationId: `${method.toLowerCase()}${path.replaceAll(/[^a-z0-9]+/g, '_')}`.replace(/_$/, ''),
+    tags: [`${area} ${subject}`],
     summary,
     description: [description, needs === 'staff' ? 'For staff.' : `Scope: ${needs}.`]
       .filter(Boolean)
