@@ -254,6 +254,27 @@ describe('keys', () => {
   }
 });
 
+it('what one replica gives another takes, and what one ends is over on the other at once', async () => {
+  const replica = await startTestApi(test.url, { PUBLIC_URL: origin });
+  const there = new RawOauth(`http://127.0.0.1:${replica.port}`);
+  try {
+    await oauth.register();
+    for (let round = 0; round < 20; round++) {
+      const code = await oauth.code(person);
+      Object.assign(there, { clientId: oauth.clientId, verifier: oauth.verifier });
+      const { body } = await there.exchange(code);
+      const token = String(body.access_token);
+      expect(await oauth.call(token)).toMatchObject({ status: 200 });
+      expect(await there.call(token)).toMatchObject({ status: 200 });
+      await oauth.post('/oauth/revoke', { token, client_id: oauth.clientId });
+      expect(await there.call(token)).toMatchObject({ status: 401 });
+      expect(await there.refresh(String(body.refresh_token))).toMatchObject({ status: 400 });
+    }
+  } finally {
+    await replica.close();
+  }
+});
+
 it('housekeeping deletes what has expired and ends grants that nothing hangs on any more', async () => {
   const { access_token: token } = await oauth.tokens(person);
   const past = new Date(Date.now() - 2 * 86_400_000);
