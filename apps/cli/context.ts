@@ -1,10 +1,12 @@
+import { userInfo } from 'node:os';
 import { Module, type INestApplicationContext } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { Access, AccessModule } from '@longhaul/access';
+import { Audit, AuditModule } from '@longhaul/audit';
 import { ConfigModule, parseConfig } from '@longhaul/config';
 import { JobQueueModule, jobQueueConfig } from '@longhaul/job-queue';
 import { Jobs, JobsModule } from '@longhaul/jobs';
-import { Database, PersistenceModule, persistenceConfig } from '@longhaul/persistence';
+import { Database, PersistenceModule, persistenceConfig, type Transaction } from '@longhaul/persistence';
 import { z } from 'zod';
 
 /** The libraries that the commands work through, on the same database and queue as the API. */
@@ -12,8 +14,13 @@ export interface Context {
   db: Database;
   access: Access;
   jobs: Jobs;
+  /** Changes something in the operator's name: it is done, and in the audit, or neither. */
+  change<T>(command: string, args: object, act: (tx: Transaction) => Promise<T>): Promise<T>;
   close(): Promise<void>;
 }
+
+/** How switches and the audit name who uses this command line. */
+export const OPERATOR = `${userInfo().username} (longhaul)`;
 
 @Module({})
 class CliModule {}
@@ -23,6 +30,7 @@ export async function openContext(env: NodeJS.ProcessEnv): Promise<Context> {
   const imports = [
     ConfigModule.forRoot(config),
     PersistenceModule,
+    AuditModule,
     AccessModule,
     JobsModule.with(JobQueueModule),
   ];
@@ -30,5 +38,18 @@ export async function openContext(env: NodeJS.ProcessEnv): Promise<Context> {
     { module: CliModule, imports },
     { logger: false, abortOnError: false },
   );
-  return { db: app.get(Database), access: app.get(Access), jobs: app.get(Jobs), close: () => app.close() };
+  const [db, audit] = [app.get(Database), app.get(Audit)];
+  return {
+    db,
+    access: app.get(Access),
+    jobs: app.get(Jobs),
+    change: (command, args, act) =>
+      db.$transaction(async (tx) => {
+        const done = await act(tx);
+        const tool = `cli ${command}`;
+        await audit.write(tx, { event: 'call', tool, arguments: args, result: 'ok', userAgent: OPERATOR });
+        return done;
+      }),
+    close: () => app.close(),
+  };
 }

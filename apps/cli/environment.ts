@@ -28,6 +28,10 @@ export const ENVIRONMENT = {
     default: 'that of last time, else 7777',
     description: 'Port of the API; a free one is taken, and said, where it is in use',
   },
+  TLS_CERT_FILE: {
+    default: 'not set',
+    description: 'Certificate of the API, whose addresses begin with https then',
+  },
   VM_ACCELERATOR: { default: 'auto', description: 'How QEMU runs guests: auto, kvm or tcg' },
   WORKER_HOSTS: { default: 'local', description: 'New VMs belong to the first of these hosts' },
   LONGHAUL_URL: {

@@ -1,9 +1,10 @@
 import { createToken, SCOPES } from '@longhaul/access';
 import { isFinal, type Submission } from '@longhaul/jobs';
-import { newId, type Job, type Vm } from '@longhaul/persistence';
+import { newId, type Job, type Transaction, type Vm } from '@longhaul/persistence';
 import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
 import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import type { Context } from './context.js';
+import { UsageError } from './usage.js';
 import { VM_DEFAULTS } from './vms.js';
 
 export const FIRST_USER = 'owner@localhost';
@@ -15,25 +16,35 @@ export interface Owner {
 }
 
 /** A user with a project of their own; what is there already stays as it is. */
-export async function ensureUser({ db }: Context, email: string, project: string): Promise<Owner> {
-  return db.$transaction(async (tx) => {
-    const user = await tx.user.upsert({ where: { email }, create: { id: newId(), email }, update: {} });
-    const { id: projectId } = await tx.project.upsert({
-      where: { name: project },
-      create: { id: newId(), name: project },
-      update: {},
-    });
-    const membership = { projectId, userId: user.id };
-    await tx.projectMember.upsert({
-      where: { projectId_userId: membership },
-      create: { ...membership, role: 'owner' },
-      update: {},
-    });
-    return { userId: user.id, projectId };
+export async function ensureUser(tx: Transaction, email: string, project: string): Promise<Owner> {
+  const user = await tx.user.upsert({ where: { email }, create: { id: newId(), email }, update: {} });
+  const { id: projectId } = await tx.project.upsert({
+    where: { name: project },
+    create: { id: newId(), name: project },
+    update: {},
   });
+  const membership = { projectId, userId: user.id };
+  await tx.projectMember.upsert({
+    where: { projectId_userId: membership },
+    create: { ...membership, role: 'owner' },
+    update: {},
+  });
+  return { userId: user.id, projectId };
 }
 
-export const ensureFirstUser = (context: Context) => ensureUser(context, FIRST_USER, FIRST_PROJECT);
+export const ensureFirstUser = ({ db }: Context) =>
+  db.$transaction((tx) => ensureUser(tx, FIRST_USER, FIRST_PROJECT));
+
+/** The user of that address, by default the first one, who is made if need be, with a project of theirs. */
+export async function ownerOf(context: Context, email = FIRST_USER): Promise<Owner> {
+  if (email === FIRST_USER) return ensureFirstUser(context);
+  const where = { email: { equals: email, mode: 'insensitive' } } as const;
+  const found = await context.db.user.findFirst({ where, include: { projects: true } });
+  const projectId = found?.projects[0]?.projectId;
+  if (!found || !projectId)
+    throw new UsageError(`There is no user ${email} with a project. Make one: longhaul user create ${email}`);
+  return { userId: found.id, projectId };
+}
 
 /** The token of last time while it is valid, else a new one that may do everything. */
 export async function ensureToken(

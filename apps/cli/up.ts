@@ -65,7 +65,8 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
   ]).finally(() => clearTimeout(slow));
   shutdown.signal.throwIfAborted();
 
-  const address = `http://127.0.0.1:${port}`;
+  const scheme = fromEnvironment('TLS_CERT_FILE') ? 'https' : 'http';
+  const address = `${scheme}://127.0.0.1:${port}`;
   const ready = { mcp_url: `${address}/mcp`, api_url: address, token, vm_id: vmId };
   writeReadyFile(home, ready);
   console.log(summary(ready));

@@ -5,11 +5,28 @@ export const USAGE = `Usage: longhaul <command>
   image                         build the guest image, unless it is there
   mcp --stdio                   serve MCP on stdin and stdout, for clients that know no HTTP
   migrate                       bring the database of DATABASE_URL up to date
-  user create EMAIL             make a user and a project of the same name
-  token create [--user EMAIL]   print a new token that may do everything its user may
+  key rotate                    put all that is stored encrypted under a new master key
+
+  user create EMAIL [--staff] [--password-stdin]   make a user and a project of the same name
+  user password EMAIL                              set a password, which is read from standard input
+  user list
+  user suspend|flag|restore EMAIL                  a flagged one may look, but change nothing
+
+  token create [--user EMAIL] [--name TEXT] [--scopes a,b] [--project NAME]… [--vm HOSTNAME]… [--expires 30d]
+                                print a new token; without options it may do everything its user may
+  token list [--user EMAIL]
   token revoke ID|TOKEN
+
   project list
+  project add-member NAME EMAIL [--role owner|admin|member|viewer]
+  project role NAME EMAIL ROLE
+  project remove-member NAME EMAIL
   project confirm NAME [--person]  with --person, only a person may confirm what needs it; without, the phrase is enough
+
+  switch list
+  switch mcp|exec off --reason TEXT [--cancel]     for everybody at once; --cancel ends commands that run
+  switch mcp|exec on
+
   vm list
   vm create HOSTNAME [--user EMAIL] [--exec]
   vm start|stop|reset ID|HOSTNAME`;

@@ -57,6 +57,7 @@ describe('a file of keys', () => {
     const rewrapped = there.rewrap(sealed, 'x')!;
     expect(rewrapped).toContain(id);
     expect(here.open(rewrapped, 'x')).toEqual(plain);
+    expect(here.seal(plain, 'x')).toContain(id);
     expect(there.open(here.seal(plain, 'y'), 'y')).toEqual(plain);
     expect(readFileSync(file, 'utf8').trim().split('\n')).toHaveLength(2);
   });

@@ -1,4 +1,5 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { Inject, Injectable } from '@nestjs/common';
 import { CONFIG, ConfigError } from '@longhaul/config';
 import type { SecretsConfig } from './config.js';
@@ -19,6 +20,7 @@ const SEALED = /^v1\.([a-z0-9-]{1,32})\.([\w-]+)$/;
 export class Secrets {
   private keys: Keyring;
   private readonly file?: string;
+  private readAt = 0;
 
   /** Errors: ConfigError without a usable master key. */
   constructor(@Inject(CONFIG) { SECRETS_KEYS, SECRETS_KEY_FILE }: SecretsConfig) {
@@ -64,15 +66,24 @@ export class Secrets {
   }
 
   private current(): [string, Buffer] {
+    this.refresh();
     return this.keys.entries().next().value!;
   }
 
-  /** Another process may have rotated the keys of the file since it was read. */
   private master(id: string): Buffer {
-    if (!this.keys.has(id) && this.file !== undefined) this.keys = readKeyFile(this.file);
+    if (!this.keys.has(id)) this.refresh();
     const key = this.keys.get(id);
     if (!key) throw new Error(`there is no master key ${id || '(unreadable)'} here`);
     return key;
+  }
+
+  /** Another process may have rotated the keys of the file since it was read. */
+  private refresh(): void {
+    if (this.file === undefined) return;
+    const { mtimeMs } = statSync(this.file, { throwIfNoEntry: false }) ?? { mtimeMs: this.readAt };
+    if (mtimeMs === this.readAt) return;
+    this.keys = readKeyFile(this.file);
+    this.readAt = mtimeMs;
   }
 }
 

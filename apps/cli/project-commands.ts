@@ -1,0 +1,89 @@
+import { ProjectRole } from '@longhaul/persistence';
+import { lockMembers, setMember } from '../api/rest/members.js';
+import type { Command } from './commands.js';
+import type { Context } from './context.js';
+import { UsageError } from './usage.js';
+import { userOf } from './user-commands.js';
+
+export const projectCommands: Record<string, Command> = {
+  'project list': {
+    args: [],
+    async run({ db }) {
+      const members = { include: { user: true }, orderBy: { role: 'asc' } } as const;
+      for (const project of await db.project.findMany({ orderBy: { name: 'asc' }, include: { members } })) {
+        console.log(`${project.name.padEnd(40)}  confirmations: ${project.confirmation}`);
+        for (const { user, role } of project.members) console.log(`  ${role.padEnd(6)}  ${user.email}`);
+      }
+    },
+  },
+
+  'project confirm': {
+    args: ['NAME'],
+    options: ['person'],
+    async run(context, [name], { person }) {
+      const { id } = await projectOf(context, name!);
+      const confirmation = person ? 'person' : 'any';
+      await context.change('project confirm', { name, confirmation }, (tx) =>
+        tx.project.update({ where: { id }, data: { confirmation } }),
+      );
+      console.log(
+        person
+          ? `In ${name} only a person may confirm, asked by the client.`
+          : `In ${name} the phrase is enough to confirm.`,
+      );
+    },
+  },
+
+  'project add-member': {
+    args: ['NAME', 'EMAIL'],
+    options: ['role'],
+    run: (context, [name, email], { role = 'member' }) => put(context, 'add-member', name!, email!, role),
+  },
+
+  'project role': {
+    args: ['NAME', 'EMAIL', 'ROLE'],
+    run: (context, [name, email, role]) => put(context, 'role', name!, email!, role!),
+  },
+
+  'project remove-member': {
+    args: ['NAME', 'EMAIL'],
+    async run(context, [name, email]) {
+      const { projectId, userId } = await membershipOf(context, name!, email!);
+      await context.change('project remove-member', { name, email }, async (tx) => {
+        await lockMembers(projectId, tx);
+        const member = await tx.projectMember.findFirst({ where: { projectId, userId } });
+        if (!member) throw new UsageError(`${email} is no member of ${name}.`);
+        await setMember(projectId, userId, undefined, tx);
+      });
+      console.log(`${email} is no member of ${name} any more.`);
+    },
+  },
+};
+
+async function put(
+  context: Context,
+  verb: string,
+  name: string,
+  email: string,
+  wanted: string,
+): Promise<void> {
+  const role = Object.values(ProjectRole).find((one) => one === wanted);
+  if (!role) throw new UsageError(`Roles are ${Object.values(ProjectRole).join(', ')}.`);
+  const { projectId, userId } = await membershipOf(context, name, email);
+  await context.change(`project ${verb}`, { name, email, role }, async (tx) => {
+    await lockMembers(projectId, tx);
+    await setMember(projectId, userId, role, tx);
+  });
+  console.log(`${email} is ${role} of ${name}.`);
+}
+
+async function membershipOf(context: Context, name: string, email: string) {
+  const [{ id: projectId }, { id: userId }] = [await projectOf(context, name), await userOf(context, email)];
+  return { projectId, userId };
+}
+
+async function projectOf({ db }: Context, name: string) {
+  const project = await db.project.findUnique({ where: { name } });
+  if (!project) throw new UsageError(`There is no project ${name}.`);
+  return project;
+}

@@ -1,0 +1,65 @@
+import { newId, type Vm } from '@longhaul/persistence';
+import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
+import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
+import type { Command } from './commands.js';
+import type { Context } from './context.js';
+import { errorOf, ownerOf, runJob } from './first-vm.js';
+import { UsageError } from './usage.js';
+import { VM_DEFAULTS } from './vms.js';
+
+export const vmCommands: Record<string, Command> = {
+  'vm list': {
+    args: [],
+    async run({ db }) {
+      for (const vm of await db.vm.findMany({ orderBy: { hostname: 'asc' } })) {
+        const exec = vm.execSuspended ? 'exec suspended' : vm.execEnabled ? 'exec' : '-';
+        console.log([vm.id, vm.hostname.padEnd(20), vm.powerState.padEnd(10), exec].join('  '));
+      }
+    },
+  },
+
+  'vm create': {
+    args: ['HOSTNAME'],
+    options: ['user', 'exec'],
+    async run(context, [hostname], options) {
+      if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(hostname!))
+        throw new UsageError(`Not a hostname: ${hostname}`);
+      const { userId, projectId } = await ownerOf(context, options.user);
+      if (await context.db.vm.findFirst({ where: { projectId, hostname } })) {
+        throw new UsageError(`The project has a VM ${hostname} already.`);
+      }
+      const execEnabled = options.exec ?? false;
+      const data = { id: newId(), projectId, hostname: hostname!, execEnabled, ...VM_DEFAULTS };
+      const vm = await context.db.vm.create({ data });
+      await finish(context, vm, userId, 'create');
+    },
+  },
+
+  'vm start': { args: ['VM'], run: (context, [vm]) => power(context, vm!, 'start') },
+  'vm stop': { args: ['VM'], run: (context, [vm]) => power(context, vm!, 'stop') },
+  'vm reset': { args: ['VM'], run: (context, [vm]) => power(context, vm!, 'reset') },
+};
+
+async function power(context: Context, reference: string, action: 'start' | 'stop' | 'reset'): Promise<void> {
+  const all = await context.db.vm.findMany({ include: { project: { include: { members: true } } } });
+  const matches = all.filter((vm) => vm.id === reference || vm.hostname === reference);
+  const [vm] = matches;
+  const userId = vm?.project.members[0]?.userId;
+  if (!vm || !userId) throw new UsageError(`There is no VM ${reference}.`);
+  if (matches.length > 1) throw new UsageError(`Several VMs are called ${reference}; give the id.`);
+  await finish(context, vm, userId, action);
+}
+
+async function finish(
+  context: Context,
+  vm: Vm,
+  userId: string,
+  action: 'create' | 'start' | 'stop' | 'reset',
+): Promise<void> {
+  const job =
+    action === 'create'
+      ? await runJob(context, vm, userId, vmCreate, {})
+      : await runJob(context, vm, userId, vmPower, { action });
+  if (job.state !== 'succeeded') throw new UsageError(`Job ${job.id} is ${job.state}: ${errorOf(job)}`);
+  console.log(`${vm.hostname} (${vm.id}): ${action} done`);
+}
