@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { redact, redactText } from '@longhaul/errors';
-import { Database, Prisma, batched, type Transaction } from '@longhaul/persistence';
+import { Database, Prisma, batched, type AuditEvent, type Transaction } from '@longhaul/persistence';
+import { exportAudit, searchAudit, type AuditFilter, type AuditPage } from './search.js';
 
 /** One event of the audit. Arguments are redacted and bounded here, whoever wrote them. */
 export interface AuditEntry {
@@ -40,7 +41,7 @@ export class Audit {
    */
   readonly record: (entry: AuditEntry) => Promise<unknown>;
 
-  constructor(db: Database) {
+  constructor(private readonly db: Database) {
     this.record = batched(async (entries) => {
       await db.rows(insert(entries));
       return entries;
@@ -50,6 +51,16 @@ export class Audit {
   /** Writes the event in the caller's transaction, so that state and event stand or fall together. */
   async write(tx: Transaction, entry: AuditEntry): Promise<void> {
     await tx.$executeRaw(insert([entry]));
+  }
+
+  /** See `searchAudit`. */
+  search(filter: AuditFilter, page?: { limit?: number; cursor?: string }): Promise<AuditPage> {
+    return searchAudit(this.db, filter, page);
+  }
+
+  /** See `exportAudit`. */
+  export(filter: AuditFilter): AsyncGenerator<AuditEvent> {
+    return exportAudit(this.db, filter);
   }
 }
 
