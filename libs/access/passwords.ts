@@ -25,11 +25,17 @@ export async function verifyPassword(
   password: string,
 ): Promise<{ userId: string } | undefined> {
   if (password.length > PASSWORD_LENGTH.max) return undefined;
-  const user = await db.user.findFirst({
-    where: { email: { equals: email, mode: 'insensitive' }, standing: { not: 'suspended' } },
-    select: { id: true, passwordHash: true },
-  });
+  const user = await findUserByEmail(db, email);
   decoy ??= hashPassword('');
   const matches = await verify(user?.passwordHash ?? (await decoy), password);
   return user?.passwordHash && matches ? { userId: user.id } : undefined;
+}
+
+/** The user of this address in any case of its letters, unless suspended. Prisma would take `_` and `%` in it for wildcards. */
+async function findUserByEmail(db: Transaction, email: string) {
+  if (email.includes('\0')) return undefined;
+  const [user] = await db.$queryRaw<{ id: string; passwordHash: string | null }[]>`
+    SELECT id, password_hash AS "passwordHash" FROM users
+    WHERE lower(email) = lower(${email}) AND standing <> 'suspended' ORDER BY email = ${email} DESC LIMIT 1`;
+  return user;
 }

@@ -6,6 +6,7 @@ const MAX_URI_LENGTH = 2000;
 const MAX_NAME_LENGTH = 100;
 /** What a person could not see, or would take for something else. */
 const HIDDEN_CHARACTERS = /[\p{C}\p{Zl}\p{Zp}]/u;
+const NOT_IN_URIS = /[\s\p{C}@]/u;
 
 const KEPT = new Set([
   'client_id',
@@ -28,11 +29,12 @@ type Metadata = Record<string, unknown> & ClientMetadata;
 export function curateClient(ctx: KoaContextWithOIDC | undefined, metadata: Metadata): void {
   const isMachine = !ctx && typeof metadata.client_secret === 'string';
   if (isMachine) return;
-  const { redirect_uris: redirects = [], client_name: name = '', grant_types: grants } = metadata;
+  const { redirect_uris: redirects = [], client_name: name = '', client_uri, grant_types: grants } = metadata;
   if (!Array.isArray(redirects) || redirects.length > MAX_REDIRECTS)
     refuse(`redirect_uris has more than ${MAX_REDIRECTS} members`);
-  if (redirects.some((uri) => typeof uri !== 'string' || uri.length > MAX_URI_LENGTH || uri.includes('@')))
-    refuse(`redirect_uris must not be longer than ${MAX_URI_LENGTH} characters or name a user`);
+  for (const uri of [...redirects, ...(client_uri === undefined ? [] : [client_uri])])
+    if (typeof uri !== 'string' || uri.length > MAX_URI_LENGTH || NOT_IN_URIS.test(uri))
+      refuse(`URIs must be at most ${MAX_URI_LENGTH} visible characters and name no user`);
   if (typeof name !== 'string' || name.length > MAX_NAME_LENGTH || HIDDEN_CHARACTERS.test(name))
     refuse(`client_name must be at most ${MAX_NAME_LENGTH} visible characters`);
   for (const key of Object.keys(metadata)) if (!KEPT.has(key)) delete metadata[key];

@@ -44,6 +44,8 @@ export class OauthState implements Adapter {
   }
 
   async find(id: string): Promise<AdapterPayload | undefined> {
+    // Ids of clients come as anybody writes them; the database takes no NUL.
+    if (id.includes('\0')) return undefined;
     const found = await this.findBy(Prisma.sql`id = ${this.keyOf(id)}`);
     return found && (this.model === 'Client' ? found : { ...found, jti: id });
   }

@@ -205,6 +205,13 @@ describe('requests for authorization', () => {
     expect(page.url.origin).toBe(origin);
   });
 
+  it('with NUL in them are refused, as are tokens and clients', async () => {
+    for (const name of ['state', 'client_id', 'login_hint', 'redirect_uri'])
+      expect((await browser().open(oauth.authorizeUrl({ params: { [name]: 'a\0b' } }))).status).toBe(400);
+    expect((await oauth.exchange('a\0b')).status).toBe(400);
+    expect((await oauth.refresh('a\0b', { client_id: 'a\0b' })).status).toBe(401);
+  });
+
   it('may lead to the loopback at any port', async () => {
     const uri = 'http://127.0.0.1:65001/callback';
     const url = await browser().allow(oauth.authorizeUrl({ params: { redirect_uri: uri } }), person);
@@ -218,6 +225,8 @@ describe('registration', () => {
     ['redirects into scripts', { redirect_uris: ['javascript:alert(1)'] }],
     ['redirects to a fragment', { redirect_uris: ['https://app.example/#x'] }],
     ['redirects to anything', { redirect_uris: 'https://app.example' }],
+    ['a redirect with a NUL in it', { redirect_uris: ['https://app.example/\0'] }],
+    ['a redirect that is half a character', { redirect_uris: ['https://app.example/\ud800'] }],
     ['no redirects', { redirect_uris: [] }],
     [
       'more redirects than any has',

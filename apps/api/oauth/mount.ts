@@ -32,6 +32,8 @@ const LIMITED = new Map([
   ],
 ] as const);
 
+const NOT_TEXT = 'The request of your app holds characters that are not text.';
+
 const log = createLogger('oauth');
 
 /** Adds all routes of the authorization server, and the metadata of the resource that it is for. */
@@ -99,6 +101,11 @@ async function serve(
   if (wait > 0) {
     const body = { error: 'temporarily_unavailable', error_description: `Try again in ${wait} seconds.` };
     await reply.code(429).header('retry-after', wait).send(body);
+    return;
+  }
+  // It would go on into state that PostgreSQL has to store, which takes no NUL.
+  if (request.raw.url?.includes('%00')) {
+    await reply.code(400).headers(pageHeaders()).send(errorPage('This does not work', NOT_TEXT));
     return;
   }
   reply.hijack();

@@ -87,6 +87,8 @@ it.each([
   ['a wrong password', undefined, 'wrong'],
   ['nobody’s address', 'nobody@example.test', undefined],
   ['what is no address', '\r\nx: y', undefined],
+  ['half of an address', 'a\0b', undefined],
+  ['a pattern of addresses', '%', undefined],
   ['a password that does not end', undefined, 'x'.repeat(10_000)],
 ])('do not let in %s, nor say which is wrong', async (_what, email, password) => {
   const page = await logIn(await browser.open(oauth.authorizeUrl()), email, password);

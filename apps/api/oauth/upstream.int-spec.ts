@@ -117,6 +117,9 @@ it('leads to the user of a verified address, and of no other', async () => {
   const page = await logInAs(new Browser([origin, issuer]), oauth.authorizeUrl(), 'unverified');
   expect(page.status).toBe(403);
   expect(page.text).toContain('has not verified it');
+  // An address that looks like a pattern is that of no other.
+  await allowAs(oauth.authorizeUrl(), 'kno_n');
+  expect(await test.db.identity.findMany({ where: { userId: person.userId } })).toHaveLength(1);
 });
 
 it('makes nobody a user where that is forbidden', async () => {
