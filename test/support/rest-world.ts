@@ -89,6 +89,8 @@ export interface Sample {
 /** A request to each route that succeeds, about this tenant; what is not listed fails routes.int-spec.ts. */
 export const SAMPLES: Record<string, (tenant: Tenant) => Sample> = {
   'GET /admin/openapi.json': () => ({}),
+  'GET /admin/v1/audit': ({ caller }) => ({ query: { user_id: caller.userId } }),
+  'GET /admin/v1/audit/export': ({ caller }) => ({ query: { user_id: caller.userId, format: 'csv' } }),
   'GET /admin/v1/users': () => ({ query: { limit: '2', standing: 'good' } }),
   'GET /admin/v1/users/{id}': ({ caller }) => ({ params: { id: caller.userId } }),
   'POST /admin/v1/users': () => ({ body: { email: `${newId()}@example.test` } }),
@@ -146,6 +148,7 @@ export const SAMPLES: Record<string, (tenant: Tenant) => Sample> = {
   }),
   'DELETE /account/v1/tokens/{id}': ({ tokenId }) => ({ params: { id: tokenId } }),
   'GET /account/v1/grants': () => ({}),
+  'GET /account/v1/audit': ({ projectId, vm }) => ({ query: { project_id: projectId, vm_id: vm.id } }),
   'DELETE /account/v1/grants/{id}': ({ grantId }) => ({ params: { id: grantId } }),
 };
 

@@ -1,4 +1,5 @@
 import type { Route } from '../rest/route.js';
+import { auditRoutes } from './audit.js';
 import { credentialRoutes } from './credentials.js';
 import { jobRoutes } from './jobs.js';
 import { projectRoutes } from './projects.js';
@@ -9,6 +10,7 @@ import { workerRoutes } from './workers.js';
 
 /** What staff has. */
 export const adminRoutes: readonly Route[] = [
+  ...auditRoutes,
   ...userRoutes,
   ...projectRoutes,
   ...credentialRoutes,

@@ -119,7 +119,7 @@ class Rest {
         about: (subject) => Object.assign(trail.subject, subject),
         afterwards: (act) => later.push(act),
       });
-      return route.answer ? route.answer.parse(answer) : answer;
+      return route.answer ? route.answer.parse(answer) : begun(answer as Download);
     };
     if (isChange(route) && route.transaction !== 'own') {
       const answer = await services.db.$transaction(async (tx) => {
@@ -178,6 +178,17 @@ class Rest {
       .header('content-disposition', `attachment; filename="${filename}"`)
       .send(stream);
   }
+}
+
+/** With its first chunk made, so that what cannot begin is refused like anything else. */
+async function begun({ chunks, ...download }: Download): Promise<Download> {
+  const iterator = chunks[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  async function* all() {
+    if (!first.done) yield first.value;
+    yield* { [Symbol.asyncIterator]: () => iterator };
+  }
+  return { ...download, chunks: all() };
 }
 
 const NOTHING = z.strictObject({});

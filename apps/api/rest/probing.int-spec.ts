@@ -89,7 +89,7 @@ describe.each(ofUsers)('%s', (name, route) => {
       SAMPLES[name]!({ ...tenant, strangerEmail: mine.strangerEmail, strangerId: mine.strangerId });
     for (const [sample, absent] of crossed(sampleFor(mine), sampleFor(theirs))) {
       const answer = await send(route, sample, mine.token);
-      expect(answer.status).toBe(404);
+      expect(answer.status === 404 || answer.json.items?.length === 0).toBe(true);
       expect(told(answer)).toEqual(told(await send(route, absent, mine.token)));
     }
     expect(await stateOf(theirs)).toBe(before);
