@@ -2,6 +2,8 @@ import { SCOPES, createToken, setSwitch } from '@longhaul/access';
 import { McpServers } from '@longhaul/mcp/server';
 import type { Vm } from '@longhaul/persistence';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { eventually } from '../../test/support/eventually.js';
+import { listen } from '../../test/support/listen.js';
 import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
 import { modernRequest, rpc } from '../../test/support/tasks.js';
 import { product } from './api.module.js';
@@ -231,4 +233,47 @@ describe.each(CASES)('%s (%s)', (method, line) => {
       });
     });
   }
+});
+
+it('tells nothing to who has lost the right to ask while waiting', async () => {
+  const scene = await sceneOf();
+  const waiting = send(api, 'older', 'tasks/result', scene.token, { taskId: scene.taskId });
+  // What came later has been answered: the first one waits by now.
+  await rpc(mcpUrl(api.port), scene.token, 'tools/call', { name: 'whoami', arguments: {} });
+  await test.db.token.update({ where: { id: scene.tokenId }, data: { revokedAt: new Date() } });
+  const end = { state: 'cancelled', finishedAt: new Date() } as const;
+  await test.db.job.update({ where: { id: scene.taskId }, data: end });
+  expect(await waiting).toMatchObject({ status: 200, code: 'unauthenticated', result: undefined });
+});
+
+describe('subscriptions/listen', () => {
+  const listenTo = (scene: Scene, server: ApiServer, token = scene.token) =>
+    listen(mcpUrl(server.port), token, { taskIds: [scene.taskId] });
+
+  it("is held up by the caller's rate", async () => {
+    const scene = await sceneOf();
+    const key = `call:${scene.userId}`;
+    const expire = Date.now() + 60_000;
+    await test.db.rateLimit.upsert({
+      where: { key },
+      create: { key, points: 1, expire },
+      update: { expire },
+    });
+    const { frames, ended } = await listenTo(scene, tight);
+    await eventually(ended);
+    expect(frames[0]?.error?.data).toMatchObject({
+      code: 'rate_limited',
+      details: { retry_after: expect.any(Number) },
+    });
+  });
+
+  it('promises strangers nothing', async () => {
+    const [scene, stranger] = [await sceneOf(), await makeUser(test.db)];
+    const stream = await listenTo(scene, api, stranger.token);
+    const { params } = await stream.frame(
+      ({ method }) => method === 'notifications/subscriptions/acknowledged',
+    );
+    expect(params!.notifications).toEqual({});
+    stream.close();
+  });
 });

@@ -8,11 +8,20 @@ import {
   parseId,
   type Job,
   type Transaction,
+  type Vm,
 } from '@longhaul/persistence';
 import { JobDelivery } from './delivery.js';
+import type { VmSlot } from './kind.js';
 import type { Answer, Question } from './questions.js';
 import { jobNotFound, queueName } from './states.js';
-import { REDELIVER_SECONDS, explainRefusal, insertJob, type Submission } from './submission.js';
+import {
+  REDELIVER_SECONDS,
+  explainRefusal,
+  insertJob,
+  requireSlot,
+  slotsOf,
+  type Submission,
+} from './submission.js';
 
 const LIVE = ['queued', 'running', 'awaiting_input'] as const;
 const WAIT_POLL_MS = 1_000;
@@ -67,6 +76,11 @@ export class Jobs {
       if (job) return job;
     }
     throw new AppError('unavailable', 'The VM is contended right now; try again.');
+  }
+
+  /** Whether a job could have the slot now, for who asks a person before submitting it. Errors: those of `submit`. */
+  requireSlot(vm: Pick<Vm, 'id' | 'commandSlots'>, slot: VmSlot): Promise<void> {
+    return requireSlot(this.db, vm.id, slot, slotsOf(slot, vm));
   }
 
   async find(jobId: string, filter: JobFilter): Promise<Job> {

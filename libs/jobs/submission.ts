@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Audit } from '@longhaul/audit';
 import { AppError } from '@longhaul/errors';
 import { camelKeys, newId, type Job, type Transaction } from '@longhaul/persistence';
-import type { JobKind, Lane } from './kind.js';
+import type { JobKind, Lane, VmSlot } from './kind.js';
 
 /** How long after a delivery (or its failure) an unclaimed job is delivered again. */
 export const REDELIVER_SECONDS = 3;
@@ -36,7 +36,7 @@ export async function insertJob<P>(
   submission: Submission<P>,
 ): Promise<Job | undefined> {
   const { kind, payload, by, projectId, vm } = submission;
-  const slots = kind.slot === 'command' ? (vm?.commandSlots ?? 1) : 1;
+  const slots = kind.slot && vm ? slotsOf(kind.slot, vm) : 1;
   const [row] = await tx.$queryRaw<object[]>`
     INSERT INTO jobs (id, kind, version, project_id, user_id, token_id, vm_id, host, lane, scope, label, payload, slot,
       slot_index, exec, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id,
@@ -94,12 +94,7 @@ export async function explainRefusal<P>(
       );
     }
   }
-  if (kind.slot && vm) {
-    const [holder] = await tx.$queryRaw<{ id: string; quarantined: boolean }[]>`
-      SELECT id, quarantined FROM jobs WHERE vm_id = ${vm.id}::uuid AND slot = ${kind.slot}
-        AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined) ORDER BY created_at LIMIT 1`;
-    if (holder) throw slotHeld(kind.slot, holder);
-  }
+  if (kind.slot && vm) await requireSlot(tx, vm.id, kind.slot, slotsOf(kind.slot, vm));
   const project = await tx.project.findUniqueOrThrow({ where: { id: submission.projectId } });
   const live = await tx.job.count({
     where: { projectId: project.id, state: { in: ['queued', 'running', 'awaiting_input'] } },
@@ -114,6 +109,21 @@ export async function explainRefusal<P>(
     );
   }
   return undefined;
+}
+
+/** How many jobs of a VM have such a slot at once. */
+export const slotsOf = (slot: VmSlot, { commandSlots }: { commandSlots: number }) =>
+  slot === 'command' ? commandSlots : 1;
+
+/**
+ * `slots` is how many the VM has. Whether one that is free now is taken for a job is known only when that is made. Errors:
+ * `vm_command_in_progress`, `vm_busy`.
+ */
+export async function requireSlot(tx: Transaction, vmId: string, slot: VmSlot, slots: number): Promise<void> {
+  const holders = await tx.$queryRaw<{ id: string; quarantined: boolean }[]>`
+    SELECT id, quarantined FROM jobs WHERE vm_id = ${vmId}::uuid AND slot = ${slot}
+      AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined) ORDER BY created_at LIMIT ${slots}`;
+  if (holders.length >= slots) throw slotHeld(slot, holders[0]!);
 }
 
 function slotHeld(slot: string, holder: { id: string; quarantined: boolean }): AppError {

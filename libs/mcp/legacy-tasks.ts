@@ -138,11 +138,19 @@ export class LegacyTasks {
         Infinity,
         signal,
       );
+      await this.requireStill(task);
       if (isFinal(job.state))
         return faultOf(job) ?? { ...(await answerOf(tool, job, services)), _meta: relatedTo(job) };
       if (signal.aborted) throw new AppError('unavailable', 'The task has not ended yet. Ask again.');
       await askOf(job, task);
     }
+  }
+
+  /** It may have waited for hours: who lost the right to ask meanwhile is told nothing. */
+  private async requireStill({ job, services, request }: Task): Promise<void> {
+    const now = await services.access.renew(request.caller);
+    if (!now) throw new AppError('unauthenticated', 'These credentials hold no more.');
+    await services.jobs.find(job.id, now);
   }
 
   private taskOf(job: Job) {

@@ -199,8 +199,10 @@ export class CallPipeline {
     if (trail.vm && tool.vm?.running) requireRunning(trail.vm);
     if (trail.vm) await this.rates.vmCall(trail.vm.id);
     if (trail.vm && tool.vm?.exec) requireExec(trail.vm);
-    // The statement that makes a job takes its slot, too: which of two gets it is known only then.
     if ('submit' in tool.work) await this.rates.submission(caller);
+    // The statement that makes a job takes its slot, too. Asking before is for persons, who need not confirm in vain.
+    if (trail.vm && tool.vm?.slot && tool.confirmation)
+      await this.services.jobs.requireSlot(trail.vm, tool.vm.slot);
     const call = new Call(tool, args, request, this.services, trail.vm, trail.job, signal);
     trail.call = call;
     if (client?.state) requireStateOf(call.digest, client);

@@ -1,4 +1,5 @@
 import type { Scope } from '@longhaul/access';
+import type { VmSlot } from '@longhaul/jobs';
 import type { Job, Vm } from '@longhaul/persistence';
 import type { ContentBlock, Tool as ListedTool } from '@modelcontextprotocol/server';
 import type { z } from 'zod';
@@ -25,8 +26,11 @@ export interface ToolDeclaration<Input extends z.ZodObject, Output extends z.Zod
     idempotentHint: boolean;
     openWorldHint: boolean;
   };
-  /** What is asked of the VM that `vm_id` names: that it is not known to be off, that its owner lets commands in. */
-  vm?: { running?: true; exec?: true };
+  /**
+   * What is asked of the VM that `vm_id` names: that it is not known to be off, that its owner lets commands in, that the slot
+   * which the tool's job takes is free before a person is asked to confirm.
+   */
+  vm?: { running?: true; exec?: true; slot?: VmSlot };
   confirmation?: Confirmation<Resolved<z.output<Input>>, z.output<Input>>;
   /**
    * A strict object. Arguments of these names are looked up among the caller's own things before `handle` runs:

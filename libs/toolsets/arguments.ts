@@ -5,7 +5,9 @@ import { z } from 'zod';
 export const vmId = z.string().min(1).max(253).describe('Id, exact hostname, or unique prefix of either');
 
 /** Where a confirmation is asked for, a prefix is not enough. */
-export const exactVmId = z.guid('expected the id of a VM').describe('Id of the VM; no hostname or prefix here');
+export const exactVmId = z
+  .guid('expected the id of a VM')
+  .describe('Id of the VM; no hostname or prefix here');
 export const confirmationPhrase = z
   .string()
   .max(256)

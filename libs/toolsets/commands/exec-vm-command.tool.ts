@@ -19,7 +19,7 @@ export const execVmCommand = defineJobTool({
   toolset: 'commands',
   scope: 'vms:exec',
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: false, openWorldHint: true },
-  vm: { running: true, exec: true },
+  vm: { running: true, exec: true, slot: 'command' },
   input: z.strictObject({
     vm_id: vmId,
     ...commandArguments,

@@ -13,7 +13,7 @@ export const startVmCommand = defineJobTool({
   toolset: 'commands',
   scope: 'vms:exec',
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: false, openWorldHint: true },
-  vm: { running: true, exec: true },
+  vm: { running: true, exec: true, slot: 'command' },
   input: z.strictObject({
     vm_id: vmId,
     ...commandArguments,

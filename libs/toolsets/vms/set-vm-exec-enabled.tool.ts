@@ -21,6 +21,7 @@ export const setVmExecEnabled = defineTool({
   },
   async handle({ vm, services }, { enabled }) {
     await services.db.vm.update({ where: { id: vm.id }, data: { execEnabled: enabled } });
+    if (enabled) await services.jobs.redeliverCommands();
     return { vm_id: vm.id, hostname: vm.hostname, mcp_exec_enabled: enabled };
   },
 });
