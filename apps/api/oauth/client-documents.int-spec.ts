@@ -20,6 +20,8 @@ let site: Server;
 const pages = new Map<string, RequestListener>();
 const apis: ChildProcess[] = [];
 let visits = 0;
+/** Of all APIs. */
+let output = '';
 
 beforeAll(async () => {
   test = await testDatabase();
@@ -55,12 +57,13 @@ async function startApi(env: NodeJS.ProcessEnv): Promise<string> {
       DATABASE_URL: test.url,
       SECRETS_KEYS: TEST_SECRETS_KEYS,
       PORT: '0',
-      LOG_LEVEL: 'error',
+      LOG_LEVEL: 'trace',
       NODE_EXTRA_CA_CERTS: file('cert.pem'),
       ...env,
     },
-    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
+  for (const stream of [api.stdout!, api.stderr!]) stream.on('data', (chunk) => (output += chunk));
   apis.push(api);
   const [{ port }] = (await once(api, 'message')) as [{ port: number }];
   return `http://127.0.0.1:${port}`;
@@ -97,6 +100,10 @@ it('make a client known without registration, and whose it is', async () => {
     email: person.email,
   });
   await client.close();
+  expect(output).toContain('listening');
+  const { access_token: token, refresh_token: refresh } = provider.saved!;
+  for (const secret of [token, refresh!, provider.verifier, person.password])
+    expect(output).not.toContain(secret);
   expect(await test.db.oauthState.count({ where: { model: 'Client' } })).toBe(0);
   await refuseAll(origin);
 });

@@ -76,6 +76,7 @@ export class Interactions {
     const form = await this.read(request, reply, interaction);
     if (!form) return;
     if (interaction.prompt.name !== 'consent') return this.show(request, reply);
+    if (form.get('decision') === 'switch') return this.switchAccount(interaction, reply);
     if (form.get('decision') !== 'allow') {
       const refusal = { error: 'access_denied', error_description: 'the person refused' };
       await this.record('oauth/consent', request, interaction, false);
@@ -93,6 +94,13 @@ export class Interactions {
     }
     await this.record('oauth/consent', request, interaction, true, { arguments: choice });
     await this.finish(request, reply, { consent: { grantId } });
+  }
+
+  /** Forgets who is logged in, and begins anew. */
+  private async switchAccount({ session, params }: Interaction, reply: FastifyReply): Promise<void> {
+    await this.oauth.db.oauthState.deleteMany({ where: { model: 'Session', uid: session!.uid } });
+    const again = new URLSearchParams(params as Record<string, string>);
+    await reply.redirect(`/oauth/authorize?${again.toString()}`, 303);
   }
 
   /** The upstream provider knows one address of ours; from there the browser goes on to the interaction that it holds the cookie of. */

@@ -17,7 +17,6 @@ const PROVIDER_ROUTES = [
   '/oauth/token',
   '/oauth/revoke',
   '/oauth/introspect',
-  '/oauth/register',
 ];
 
 /** What may be asked so often only. */
@@ -70,7 +69,8 @@ export function mountOauth(server: FastifyInstance, oauth: Oauth, audit: Audit):
   void server.register(async (scope) => {
     scope.removeAllContentTypeParsers();
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null));
-    for (const route of PROVIDER_ROUTES)
+    const registration = oauth.config.OAUTH_REGISTRATIONS > 0 ? ['/oauth/register'] : [];
+    for (const route of [...PROVIDER_ROUTES, ...registration])
       scope.all(route, (request, reply) => serve(oauth, route, request, reply));
   });
 }

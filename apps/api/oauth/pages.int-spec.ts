@@ -108,6 +108,16 @@ it('stop whoever tries many passwords, the right one too', async () => {
   expect(again.status).toBe(429);
 });
 
+it('let another person of the same browser take over', async () => {
+  const other = await makePerson(test.db);
+  const consent = await logIn(await browser.open(oauth.authorizeUrl()));
+  const page = await browser.submit(consent, (fields) => fields.set('decision', 'switch'));
+  expect(page.text).toContain('name="password"');
+  const { text } = await logIn(page, other.email, other.password);
+  expect(text).toContain(`You are logged in as ${other.email}`);
+  expect(text).not.toContain(person.email);
+});
+
 it('leave an audit of who logged in, or tried, and of what was allowed', async () => {
   const page = await logIn(await browser.open(oauth.authorizeUrl()), person.email, 'wrong');
   const consent = await logIn(page);
@@ -158,6 +168,20 @@ it('refuse forms and requests that do not end', async () => {
   expect((await browser.open(new URL(`${page.url.pathname}/login`, origin), large)).status).toBe(413);
   for (const path of ['/oauth/token', '/oauth/revoke', '/oauth/introspect'])
     expect((await oauth.post(path, { token: 'x'.repeat(100_000) })).status).toBe(400);
+});
+
+it('come after registrations, which are bounded, and can be forbidden', async () => {
+  await api.close();
+  api = await startTestApi(test.url, { OAUTH_REGISTRATIONS: 2, PORT: api.port });
+  expect([(await oauth.register()).status, (await oauth.register()).status]).toEqual([201, 201]);
+  const third = await oauth.register();
+  expect(third.status).toBe(429);
+  expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(60);
+  await api.close();
+  api = await startTestApi(test.url, { OAUTH_REGISTRATIONS: 0, PORT: api.port });
+  const metadata = await (await fetch(`${origin}/.well-known/oauth-authorization-server`)).json();
+  expect(metadata).not.toHaveProperty('registration_endpoint');
+  expect((await oauth.register()).status).toBe(404);
 });
 
 it('work under the address that clients know, with cookies for https', async () => {

@@ -84,6 +84,7 @@ export function consentPage(
         <p>It keeps this access for at most 30 days. You can take it back at any time.</p>
         <button type="submit" name="decision" value="allow">Allow</button>
         <button type="submit" name="decision" value="refuse">Refuse</button>
+        <button type="submit" name="decision" value="switch">Use another account</button>
       </form>`,
   );
 }
