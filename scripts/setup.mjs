@@ -106,6 +106,7 @@ const testTools = [
     'qemu-ga',
     ['qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', ''],
   ],
+  ['openssl', ['openssl', 'openssl', 'openssl', 'openssl', 'openssl', 'openssl']],
   ['chromium', ['chromium', 'chromium', 'chromium', 'chromium', 'chromium', '']],
 ];
 
