@@ -1,5 +1,5 @@
+import { lockMembers, setMember } from '@longhaul/access';
 import { ProjectRole } from '@longhaul/persistence';
-import { lockMembers, setMember } from '../api/rest/members.js';
 import type { Command } from './commands.js';
 import type { Context } from './context.js';
 import { UsageError } from './usage.js';

@@ -1,6 +1,7 @@
 export { Access } from './access.js';
 export { AccessModule } from './access.module.js';
 export { actorOf, type Caller, type SwitchName } from './caller.js';
+export { lockMembers, setMember, userOfAddress } from './members.js';
 export { PASSWORD_LENGTH, hashPassword, verifyPassword } from './passwords.js';
 export { mayChange, projectFor, requireChange, requireExecSwitch, requireOpen } from './policy.js';
 export { Rates, ratesConfig } from './rates.js';

@@ -1,17 +1,9 @@
-import type { Caller } from '@longhaul/access';
+import { lockMembers, setMember, userOfAddress, type Caller } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import type { ProjectRole } from '@longhaul/persistence';
 import { z } from 'zod';
 import { email, found, inPath, notFound, time } from '../rest/fields.js';
-import {
-  lockMembers,
-  member,
-  memberInPath,
-  membersOf,
-  role,
-  setMember,
-  userOfAddress,
-} from '../rest/members.js';
+import { member, memberInPath, membersOf, role } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
 const me = defineRoute({

@@ -1,7 +1,20 @@
+import { lockMembers, setMember } from '@longhaul/access';
 import { ConfirmationPolicy, newId } from '@longhaul/persistence';
 import { z } from 'zod';
-import { found, id, inPath, page, pageOf, paged, shown, text, time, toPage } from '../rest/fields.js';
-import { lockMembers, member, memberInPath, membersOf, role, setMember } from '../rest/members.js';
+import {
+  found,
+  id,
+  inPath,
+  page,
+  pageOf,
+  paged,
+  shown,
+  text,
+  time,
+  toPage,
+  notFound,
+} from '../rest/fields.js';
+import { member, memberInPath, membersOf, role } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 import { conflict } from './users.js';
 
@@ -94,7 +107,7 @@ const putMember = defineRoute({
   body: z.strictObject({ role }),
   answer: z.object({ members: z.array(member) }),
   async handle({ db, params: { id, user_id: userId }, body, about }) {
-    await lockMembers(id, db);
+    if (!(await lockMembers(id, db))) throw notFound();
     about({ projectId: id });
     found(await db.user.findUnique({ where: { id: userId } }));
     await setMember(id, userId, body.role, db);
@@ -110,7 +123,7 @@ const removeMember = defineRoute({
   params: memberInPath,
   answer: z.object({ members: z.array(member) }),
   async handle({ db, params: { id, user_id: userId }, about }) {
-    await lockMembers(id, db);
+    if (!(await lockMembers(id, db))) throw notFound();
     about({ projectId: id });
     found(await db.projectMember.findUnique({ where: { projectId_userId: { projectId: id, userId } } }));
     await setMember(id, userId, undefined, db);

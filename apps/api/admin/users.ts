@@ -1,9 +1,8 @@
-import { PASSWORD_LENGTH, hashPassword } from '@longhaul/access';
+import { PASSWORD_LENGTH, hashPassword, userOfAddress } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import { AccountStanding, Prisma, newId } from '@longhaul/persistence';
 import { z } from 'zod';
 import { email, found, inPath, page, pageOf, paged, shown, time, toPage } from '../rest/fields.js';
-import { userOfAddress } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
 const standing = z.enum(AccountStanding);
