@@ -73,7 +73,7 @@ function configure(options: ProviderOptions): Configuration {
     secure: origin.startsWith('https:'),
   } as const;
   return {
-    adapter: (model) => new OauthState(db, model),
+    adapter: (model) => new OauthState(db, model, (grantId) => options.grantRevoked(grantId, 'token')),
     clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post'],
     clientBasedCORS: () => false,
     clockTolerance: 5,

@@ -24,6 +24,8 @@ export class OauthState implements Adapter {
   constructor(
     private readonly db: Database,
     private readonly model: string,
+    /** Told of a grant that ends because of what `consume` has found. */
+    private readonly grantRevoked: (grantId: string) => void,
   ) {}
 
   async upsert(id: string, payload: AdapterPayload, expiresIn?: number): Promise<void> {
@@ -67,7 +69,7 @@ export class OauthState implements Adapter {
       WHERE model = ${this.model} AND id = ${key} AND consumed_at IS NULL`;
     if (consumed > 0) return;
     const [row] = await this.db.oauthState.findMany({ where: { model: this.model, id: key } });
-    if (row?.grantId) await revokeGrant(this.db, row.grantId);
+    if (row?.grantId && (await revokeGrant(this.db, row.grantId))) this.grantRevoked(row.grantId);
     throw new errors.InvalidGrant('already used');
   }
 

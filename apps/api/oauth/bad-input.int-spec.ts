@@ -122,6 +122,8 @@ describe('codes and refresh tokens', () => {
     for (const { body } of answers)
       if (typeof body.access_token === 'string') await expectRefused(body.access_token);
     await expectRefused(first.access_token);
+    const where = { clientId: oauth.clientId, tool: 'oauth/token', result: 'refused' };
+    await eventually(() => test.db.auditEvent.count({ where }));
   });
 
   it('a family ends 30 days after the consent, whatever was refreshed', async () => {
