@@ -1,3 +1,4 @@
+import { revokeGrant } from '@longhaul/oauth';
 import { z } from 'zod';
 import { grantFields, grantInPath, showGrant } from '../rest/credentials.js';
 import { found, pageOf, pageOfIds, paged, toPage } from '../rest/fields.js';
@@ -25,9 +26,9 @@ const revoke = defineRoute({
   params: grantInPath,
   answer: grantFields,
   async handle({ db, params, caller }) {
-    const own = { ...params, userId: caller.userId };
-    await db.oauthGrant.updateMany({ where: { ...own, revokedAt: null }, data: { revokedAt: new Date() } });
-    return showGrant(found(await db.oauthGrant.findFirst({ where: own })));
+    const { id } = found(await db.oauthGrant.findFirst({ where: { ...params, userId: caller.userId } }));
+    await revokeGrant(db, id);
+    return showGrant(await db.oauthGrant.findUniqueOrThrow({ where: { id } }));
   },
 });
 

@@ -1,3 +1,4 @@
+import { revokeGrant } from '@longhaul/oauth';
 import { z } from 'zod';
 import { grantFields, grantInPath, showGrant, showToken, tokenFields } from '../rest/credentials.js';
 import { flag, found, id, inPath, page, pageOf, pageOfIds, paged, toPage } from '../rest/fields.js';
@@ -22,7 +23,7 @@ const listTokens = defineRoute({
   },
 });
 
-const revokeToken = defineRoute({
+const endToken = defineRoute({
   method: 'DELETE',
   path: '/admin/v1/tokens/{id}',
   summary: 'Revoke a token, in force on its next request',
@@ -49,7 +50,7 @@ const listGrants = defineRoute({
   },
 });
 
-const revokeGrant = defineRoute({
+const endGrant = defineRoute({
   method: 'DELETE',
   path: '/admin/v1/grants/{id}',
   summary: 'Revoke a grant and all tokens of it, in force on their next request',
@@ -58,10 +59,7 @@ const revokeGrant = defineRoute({
   params: grantInPath,
   answer: grantFields,
   async handle({ db, params }) {
-    await db.oauthGrant.updateMany({
-      where: { ...params, revokedAt: null },
-      data: { revokedAt: new Date() },
-    });
+    await revokeGrant(db, params.id);
     return showGrant(found(await db.oauthGrant.findUnique({ where: params })));
   },
 });
@@ -71,4 +69,4 @@ const whereOf = ({ user_id: userId, revoked }: { user_id?: string; revoked?: boo
   ...(revoked !== undefined && { revokedAt: revoked ? { not: null } : null }),
 });
 
-export const credentialRoutes = [listTokens, revokeToken, listGrants, revokeGrant];
+export const credentialRoutes = [listTokens, endToken, listGrants, endGrant];

@@ -2,6 +2,7 @@ import { lockMembers, setMember } from '@longhaul/access';
 import { ConfirmationPolicy, newId } from '@longhaul/persistence';
 import { z } from 'zod';
 import {
+  conflict,
   found,
   id,
   inPath,
@@ -16,7 +17,6 @@ import {
 } from '../rest/fields.js';
 import { member, memberInPath, membersOf, role } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
-import { conflict } from './users.js';
 
 const project = z.object({
   id: z.string(),

@@ -1,8 +1,8 @@
 import { PASSWORD_LENGTH, hashPassword, userOfAddress } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
-import { AccountStanding, Prisma, newId } from '@longhaul/persistence';
+import { AccountStanding, newId } from '@longhaul/persistence';
 import { z } from 'zod';
-import { email, found, inPath, page, pageOf, paged, shown, time, toPage } from '../rest/fields.js';
+import { conflict, email, found, inPath, page, pageOf, paged, shown, time, toPage } from '../rest/fields.js';
 import { defineRoute } from '../rest/route.js';
 
 const standing = z.enum(AccountStanding);
@@ -108,13 +108,5 @@ const stored = async <Body extends { password?: string }>({ password, ...body }:
   ...body,
   ...(password !== undefined && { passwordHash: await hashPassword(password) }),
 });
-
-/** For `catch`: what is unique is there already. */
-export const conflict =
-  (message: string) =>
-  (thrown: unknown): never => {
-    const isDouble = thrown instanceof Prisma.PrismaClientKnownRequestError && thrown.code === 'P2002';
-    throw isDouble ? new AppError('conflict', message) : thrown;
-  };
 
 export const userRoutes = [list, show, create, change];

@@ -1,5 +1,6 @@
 import { SCOPES } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
+import { Prisma } from '@longhaul/persistence';
 import { z } from 'zod';
 
 // Parts of requests and answers that mean the same on every route.
@@ -79,6 +80,14 @@ export function found<T>(row: T | null | undefined): T {
   if (row === null || row === undefined) throw notFound();
   return row;
 }
+
+/** For `catch`: what is unique is there already. */
+export const conflict =
+  (message: string) =>
+  (thrown: unknown): never => {
+    const isDouble = thrown instanceof Prisma.PrismaClientKnownRequestError && thrown.code === 'P2002';
+    throw isDouble ? new AppError('conflict', message) : thrown;
+  };
 
 type SnakeCase<Name> = Name extends `${infer First}${infer Rest}`
   ? `${First extends Lowercase<First> ? First : `_${Lowercase<First>}`}${SnakeCase<Rest>}`

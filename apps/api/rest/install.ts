@@ -193,6 +193,9 @@ async function begun({ chunks, ...download }: Download): Promise<Download> {
 
 const NOTHING = z.strictObject({});
 
+/** In the header of the W3C trace context. */
+const TRACE_ID = /^[0-9a-f]{2}-([0-9a-f]{32})-/;
+
 /** Our own failures; any other error is a refusal. */
 const FAULTS = new Set(['internal', 'unavailable']);
 
@@ -223,6 +226,7 @@ class Trail {
       code: error?.code,
       durationMs: Math.round(performance.now() - this.startedAt),
       requestId: id,
+      traceId: TRACE_ID.exec(String(headers.traceparent))?.[1],
       ip,
       userAgent: headers['user-agent'],
     };
