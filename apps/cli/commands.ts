@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { auditCommands } from './audit-commands.js';
 import { openContext, type Context } from './context.js';
 import { openDatabase } from './database.js';
 import { fromEnvironment } from './environment.js';
@@ -25,6 +26,8 @@ const OPTIONS = {
   role: { type: 'string' },
   reason: { type: 'string' },
   cancel: { type: 'boolean' },
+  since: { type: 'string' },
+  head: { type: 'string' },
 } as const;
 
 export type Options = ReturnType<typeof parse>['values'];
@@ -44,6 +47,7 @@ const COMMANDS: Record<string, Command> = {
   ...vmCommands,
   ...switchCommands,
   ...keyCommands,
+  ...auditCommands,
 };
 
 /** Runs one of the commands that work on the database of a Longhaul that is up (or that DATABASE_URL names). */

@@ -27,6 +27,10 @@ export const USAGE = `Usage: longhaul <command>
   switch mcp|exec off --reason TEXT [--cancel]     for everybody at once; --cancel ends commands that run
   switch mcp|exec on
 
+  audit verify [--since DATE] [--head NUMBER:DIGEST]  name events that were changed, removed, inserted or reordered;
+                                --head is an end of the chain that an earlier run has printed
+  audit expire                  drop what AUDIT_RETENTION_DAYS keeps no longer, where workers may not
+
   vm list
   vm create HOSTNAME [--user EMAIL] [--exec]
   vm start|stop|reset ID|HOSTNAME`;

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { auditConfig } from '@longhaul/audit';
 import { envInteger, envList } from '@longhaul/config';
 import { jobLogConfig } from '@longhaul/job-log';
 import { jobQueueConfig } from '@longhaul/job-queue';
@@ -14,6 +15,7 @@ export const workerConfig = z.object({
   ...jobQueueConfig.shape,
   ...jobsConfig.shape,
   ...retentionConfig.shape,
+  ...auditConfig.shape,
   ...jobLogConfig.shape,
   ...telemetryConfig.shape,
   LONGHAUL_HOME: z.string().describe('Folder of VMs and images on this host'),

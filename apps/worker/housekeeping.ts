@@ -1,5 +1,6 @@
 import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
+import { dropExpired, makePartitions, sealEvents, type Sealed } from '@longhaul/audit';
 import { CONFIG } from '@longhaul/config';
 import { Attempts, Recovery, Retention } from '@longhaul/jobs';
 import { sweepOauth } from '@longhaul/oauth';
@@ -18,6 +19,7 @@ const CLEAN_UP_MS = 2_000;
 const OBSERVE_MS = 5_000;
 const COLLECT_MS = 600_000;
 const RETENTION_MS = 300_000;
+const SEAL_MS = 15_000;
 
 /** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, retention, its VMs. */
 @Injectable()
@@ -49,6 +51,8 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every(OBSERVE_MS, () => this.observe()),
       this.every(COLLECT_MS, () => this.collect()),
       this.every(RETENTION_MS, () => this.retention.sweep(this.stopping.signal)),
+      this.every(RETENTION_MS, () => this.keepAudit()),
+      this.every(SEAL_MS, () => this.sealAudit()),
       this.every(RETENTION_MS, () => sweepOauth(this.db, this.stopping.signal)),
     ];
   }
@@ -89,6 +93,19 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
         this.log.warn({ err: error, vmId: vm.id }, 'old commands could not be collected'),
       );
     }
+  }
+
+  private async keepAudit(): Promise<void> {
+    await makePartitions(this.db);
+    for (const partition of await dropExpired(this.db, this.config.AUDIT_RETENTION_DAYS))
+      this.log.info({ partition }, 'audit dropped by retention');
+  }
+
+  /** The log says the end of the chain, so that a log kept elsewhere vouches for it. */
+  private async sealAudit(): Promise<void> {
+    const note = ({ number, count, digest }: Sealed) =>
+      this.log.info({ head: `${number}:${Buffer.from(digest).toString('hex')}`, count }, 'audit sealed');
+    await sealEvents(this.db, note, this.stopping.signal);
   }
 
   private async observe(): Promise<void> {
