@@ -1,4 +1,4 @@
-import { createToken, SCOPES } from '@longhaul/access';
+import { createToken, SCOPES, userOfAddress } from '@longhaul/access';
 import { isFinal, type Submission } from '@longhaul/jobs';
 import { newId, type Job, type Transaction, type Vm } from '@longhaul/persistence';
 import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
@@ -38,8 +38,9 @@ export const ensureFirstUser = ({ db }: Context) =>
 /** The user of that address, by default the first one, who is made if need be, with a project of theirs. */
 export async function ownerOf(context: Context, email = FIRST_USER): Promise<Owner> {
   if (email === FIRST_USER) return ensureFirstUser(context);
-  const where = { email: { equals: email, mode: 'insensitive' } } as const;
-  const found = await context.db.user.findFirst({ where, include: { projects: true } });
+  const known = await userOfAddress(email, context.db);
+  const found =
+    known && (await context.db.user.findUnique({ where: { id: known.id }, include: { projects: true } }));
   const projectId = found?.projects[0]?.projectId;
   if (!found || !projectId)
     throw new UsageError(`There is no user ${email} with a project. Make one: longhaul user create ${email}`);

@@ -1,6 +1,5 @@
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { addKey } from '@longhaul/secrets';
+import { ensureKeyFile } from '@longhaul/secrets';
 import { fromEnvironment } from './environment.js';
 import type { Home } from './home.js';
 
@@ -17,7 +16,6 @@ export function secretsEnv({ directory }: Pick<Home, 'directory'>): SecretsEnv {
 /** Makes the first key where there is none. A file that somebody has named must be there: a new one would open nothing. */
 export function ensureSecretsKeys(home: Pick<Home, 'directory'>): SecretsEnv {
   const env = secretsEnv(home);
-  if ('SECRETS_KEY_FILE' in env && !fromEnvironment('SECRETS_KEY_FILE') && !existsSync(env.SECRETS_KEY_FILE))
-    addKey(env.SECRETS_KEY_FILE);
+  if ('SECRETS_KEY_FILE' in env && !fromEnvironment('SECRETS_KEY_FILE')) ensureKeyFile(env.SECRETS_KEY_FILE);
   return env;
 }

@@ -1,5 +1,5 @@
 import { text } from 'node:stream/consumers';
-import { PASSWORD_LENGTH, hashPassword } from '@longhaul/access';
+import { PASSWORD_LENGTH, hashPassword, userOfAddress } from '@longhaul/access';
 import type { AccountStanding } from '@longhaul/persistence';
 import type { Command } from './commands.js';
 import { ensureUser } from './first-vm.js';
@@ -66,9 +66,10 @@ export const userCommands: Record<string, Command> = {
 
 type Context = Parameters<Command['run']>[0];
 
-/** Addresses are the same in any case of their letters. */
-export const findUser = ({ db }: Context, email: string) =>
-  db.user.findFirst({ where: { email: { equals: email, mode: 'insensitive' } } });
+export async function findUser({ db }: Pick<Context, 'db'>, email: string) {
+  const found = await userOfAddress(email, db);
+  return found && db.user.findUnique({ where: { id: found.id } });
+}
 
 export async function userOf(context: Context, email: string) {
   const user = await findUser(context, email);

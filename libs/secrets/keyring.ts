@@ -1,5 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
 import { ConfigError } from '@longhaul/config';
 
 /** `id:key`; 32 bytes take 43 digits of base64. */
@@ -48,4 +58,20 @@ export function addKey(path: string): string {
   chmodSync(beside, 0o600);
   renameSync(beside, path);
   return id;
+}
+
+/** The file with a first key in it where it is missing. Of several processes that start at once, one makes it for all. */
+export function ensureKeyFile(path: string): string {
+  if (existsSync(path)) return path;
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  const own = `${path}.${process.pid}`;
+  addKey(own);
+  try {
+    linkSync(own, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  } finally {
+    rmSync(own);
+  }
+  return path;
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Secrets, addKey } from './index.js';
@@ -47,6 +47,14 @@ describe('a file of keys', () => {
   const file = join(directory, 'secrets.key');
   afterAll(() => rmSync(directory, { recursive: true }));
 
+  it('is made in LONGHAUL_HOME where nothing is said, and stays', () => {
+    const LONGHAUL_HOME = join(directory, 'new', 'home');
+    const sealed = new Secrets({ LONGHAUL_HOME }).seal(plain, 'x');
+    expect(new Secrets({ LONGHAUL_HOME }).open(sealed, 'x')).toEqual(plain);
+    expect(readdirSync(LONGHAUL_HOME)).toEqual(['secrets.key']);
+    expect(() => new Secrets({ SECRETS_KEY_FILE: join(directory, 'absent') })).toThrow('cannot be read');
+  });
+
   it('is made for its owner only, and read again when another process has rotated', () => {
     addKey(file);
     expect(statSync(file).mode & 0o777).toBe(0o600);
@@ -63,7 +71,6 @@ describe('a file of keys', () => {
   });
 
   it('is refused when it is unusable, without being repeated', () => {
-    expect(() => new Secrets({})).toThrow('SECRETS_KEY_FILE');
     expect(() => new Secrets({ SECRETS_KEY_FILE: join(directory, 'none') })).toThrow('cannot be read');
     for (const text of ['', 'a:b', `${key('a')}\nnonsense`, `${key('a')}\n${key('a')}`]) {
       writeFileSync(file, text);

@@ -1,9 +1,11 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import { Inject, Injectable } from '@nestjs/common';
-import { CONFIG, ConfigError } from '@longhaul/config';
-import type { SecretsConfig } from './config.js';
-import { parseKeys, readKeyFile, type Keyring } from './keyring.js';
+import { CONFIG } from '@longhaul/config';
+import type { z } from 'zod';
+import type { secretsConfig } from './config.js';
+import { ensureKeyFile, parseKeys, readKeyFile, type Keyring } from './keyring.js';
 
 const CIPHER = 'aes-256-gcm';
 const KEY_BYTES = 32;
@@ -20,17 +22,20 @@ const SEALED = /^v1\.([a-z0-9-]{1,32})\.([\w-]+)$/;
 export class Secrets {
   private keys: Keyring;
   private readonly file?: string;
-  private readAt = 0;
+  private version = '';
 
   /** Errors: ConfigError without a usable master key. */
-  constructor(@Inject(CONFIG) { SECRETS_KEYS, SECRETS_KEY_FILE }: SecretsConfig) {
-    if (SECRETS_KEYS === undefined && SECRETS_KEY_FILE === undefined)
-      throw new ConfigError('Set SECRETS_KEYS or SECRETS_KEY_FILE to the master keys of stored secrets.');
-    this.file = SECRETS_KEYS === undefined ? SECRETS_KEY_FILE : undefined;
-    this.keys =
-      SECRETS_KEYS === undefined
-        ? readKeyFile(SECRETS_KEY_FILE!)
-        : parseKeys(SECRETS_KEYS.split(','), 'SECRETS_KEYS');
+  constructor(
+    @Inject(CONFIG)
+    { SECRETS_KEYS, SECRETS_KEY_FILE, LONGHAUL_HOME = '.longhaul' }: z.input<typeof secretsConfig>,
+  ) {
+    if (SECRETS_KEYS !== undefined) {
+      this.keys = parseKeys(SECRETS_KEYS.split(','), 'SECRETS_KEYS');
+      return;
+    }
+    // A file that somebody has named must be there: a new key would open nothing.
+    this.file = SECRETS_KEY_FILE ?? ensureKeyFile(join(LONGHAUL_HOME, 'secrets.key'));
+    this.keys = readKeyFile(this.file);
   }
 
   /** Text of `v1.`, the master key's id, a dot, base64url. Only who gives the same `context` opens it: say where it is stored. */
@@ -77,13 +82,14 @@ export class Secrets {
     return key;
   }
 
-  /** Another process may have rotated the keys of the file since it was read. */
+  /** Another process may have rotated the keys, by a new file in place of the one that was read. */
   private refresh(): void {
     if (this.file === undefined) return;
-    const { mtimeMs } = statSync(this.file, { throwIfNoEntry: false }) ?? { mtimeMs: this.readAt };
-    if (mtimeMs === this.readAt) return;
+    const now = statSync(this.file, { throwIfNoEntry: false });
+    const version = now && `${now.ino} ${now.mtimeMs}`;
+    if (!version || version === this.version) return;
     this.keys = readKeyFile(this.file);
-    this.readAt = mtimeMs;
+    this.version = version;
   }
 }
 
