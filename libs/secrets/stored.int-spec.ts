@@ -36,6 +36,7 @@ it('delivers a secret once, to its owner', async () => {
   expect(delivered.filter(Boolean).map(String)).toEqual(['root password']);
   const late = await stored.keepOnce(test.db, userId, Buffer.from('x'), 0);
   expect(await stored.deliverOnce(late, userId)).toBeUndefined();
+  expect(await stored.deliverOnce('no id', userId)).toBeUndefined();
   await test.db.oneTimeSecret.deleteMany();
 });
 

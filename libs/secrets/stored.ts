@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
-import { Database, Prisma, newId, type Transaction } from '@longhaul/persistence';
+import { Database, Prisma, newId, parseId, type Transaction } from '@longhaul/persistence';
 import { Secrets } from './secrets.js';
 
 /** Every column that holds sealed text, with the key of its row. One that is not here is lost with the next old master key. */
@@ -54,7 +54,9 @@ export class StoredSecrets {
   }
 
   /** The secret, which is deleted with that; undefined for one that was delivered, has expired, or is somebody else's. */
-  async deliverOnce(id: string, userId: string): Promise<Buffer | undefined> {
+  async deliverOnce(secretId: string, userId: string): Promise<Buffer | undefined> {
+    const id = parseId(secretId);
+    if (!id) return undefined;
     const [row] = await this.db.$queryRaw<{ secret: string }[]>`
       DELETE FROM one_time_secrets WHERE id = ${id}::uuid AND user_id = ${userId}::uuid AND expires_at > now()
       RETURNING secret`;
