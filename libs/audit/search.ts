@@ -1,5 +1,6 @@
 import { AppError } from '@longhaul/errors';
 import { Prisma, camelKeys, parseId, type AuditEvent, type Database } from '@longhaul/persistence';
+import { endOfChain } from './chain.js';
 
 /** What an event must have, all of it. */
 export interface AuditFilter {
@@ -96,21 +97,9 @@ async function find(
   limit: number,
   after?: Position,
 ): Promise<AuditEvent[]> {
-  const matches = conditions(filter);
-  const time = within(filter, after);
-  const page = Prisma.sql`ORDER BY at DESC, id DESC LIMIT ${limit}`;
-  const where = (...all: Prisma.Sql[]) =>
-    all.length > 0 ? Prisma.sql`WHERE ${Prisma.join(all, ' AND ')}` : Prisma.empty;
-  const words = filter.text === undefined ? undefined : queryOf(filter);
-  const query = words
-    ? Prisma.sql`
-        (SELECT stored.* FROM audit_words JOIN audit_events AS stored USING (at, id)
-          ${where(Prisma.sql`words @@ ${words}::tsquery`, ...matches, ...time)} ${page})
-        UNION ALL
-        (SELECT * FROM audit_events AS stored
-          ${where(UNSEALED, Prisma.sql`audit_words_of(tool, user_agent, arguments) @@ ${words}::tsquery`, ...matches, ...time)} ${page})
-        ${page}`
-    : Prisma.sql`SELECT * FROM audit_events AS stored ${where(...matches, ...time)} ${page}`;
+  const matches = [...conditions(filter), ...within(filter, after)];
+  const plain = Prisma.sql`SELECT * FROM audit_events AS stored ${where(matches)} ${newestFirst(limit)}`;
+  const query = filter.text === undefined ? plain : await textQuery(db, filter, matches, limit, after);
   try {
     const [, rows] = await db.$transaction([
       db.$queryRaw`SELECT set_config('statement_timeout', ${String(TIMEOUT_MS)}, true)`,
@@ -123,9 +112,40 @@ async function find(
   }
 }
 
-/** Their words are noted when they are sealed. */
-const UNSEALED = Prisma.sql`
-  stored.id > coalesce((SELECT last_id FROM audit_seals ORDER BY number DESC LIMIT 1), -9223372036854775808)`;
+/**
+ * By the words that were noted when events were sealed, or of the events themselves where that is still to come; what is
+ * sealed meanwhile is found by both. The inner LIMIT tells the planner that a word has one event: it goes by time where many
+ * have the word, and by the word where few do.
+ */
+async function textQuery(
+  db: Database,
+  filter: AuditFilter,
+  matches: Prisma.Sql[],
+  limit: number,
+  after?: Position,
+): Promise<Prisma.Sql> {
+  const words = wordsOf(filter);
+  const { lastId } = await endOfChain(db);
+  const noted = where([Prisma.sql`words @@ ${words}::tsquery`, ...within(filter, after)]);
+  const theirs = where([Prisma.sql`at = noted.at`, Prisma.sql`id = noted.id`, ...matches]);
+  const others = where([
+    Prisma.sql`id > ${lastId}::bigint`,
+    Prisma.sql`audit_words_of(tool, user_agent, arguments) @@ ${words}::tsquery`,
+    ...matches,
+  ]);
+  return Prisma.sql`
+    (SELECT stored.* FROM (SELECT at, id FROM audit_words ${noted}) AS noted,
+      LATERAL (SELECT * FROM audit_events ${theirs} LIMIT 1) AS stored
+      ORDER BY noted.at DESC, noted.id DESC LIMIT ${limit})
+    UNION
+    (SELECT * FROM audit_events ${others} ${newestFirst(limit)})
+    ${newestFirst(limit)}`;
+}
+
+const newestFirst = (limit: number) => Prisma.sql`ORDER BY at DESC, id DESC LIMIT ${limit}`;
+
+const where = (all: Prisma.Sql[]) =>
+  all.length > 0 ? Prisma.sql`WHERE ${Prisma.join(all, ' AND ')}` : Prisma.empty;
 
 function conditions(filter: AuditFilter): Prisma.Sql[] {
   const all: Prisma.Sql[] = [];
@@ -160,7 +180,7 @@ function within({ from, to }: AuditFilter, after?: Position): Prisma.Sql[] {
 }
 
 /** Words as they are taken apart for the index. A single letter begins too much, and stands for itself. */
-function queryOf({ text = '', from, to }: AuditFilter): string {
+function wordsOf({ text = '', from, to }: AuditFilter): string {
   const days = from && to ? (to.getTime() - from.getTime()) / 86_400_000 : Infinity;
   if (days > TEXT_DAYS_MAX)
     throw new AppError(
