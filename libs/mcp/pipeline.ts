@@ -170,12 +170,13 @@ export class CallPipeline {
   }
 
   private async workAsJob(tool: Tool, work: Work, call: Call, args: Record<string, unknown>) {
-    const { id } = await work.submit(call, args);
-    if (call.request.client?.tasks) return { job: call.submitted! };
-    const job = await call.waitFor(id, ({ state }) => isFinal(state), work.answerWithinMs);
+    const job = await work.submit(call, args);
+    if (call.request.client?.tasks) return { job };
+    if (work.answerWithinMs === 0) return answerOf(tool, job, this.services);
+    const last = await call.waitFor(job.id, ({ state }) => isFinal(state), work.answerWithinMs);
     // Who takes the request back before the id was answered could never stop the job.
-    if (work.answerWithinMs > 0 && call.request.cancelled?.aborted) await call.cancel(id);
-    return answerOf(tool, job, this.services);
+    if (call.request.cancelled?.aborted) await call.cancel(job.id);
+    return answerOf(tool, last, this.services);
   }
 
   /** Every gate in its order; answers the call and the parsed arguments. */
