@@ -176,14 +176,16 @@ DO $$
 DECLARE
   "schema" text := quote_ident(current_schema());
 BEGIN
-  BEGIN
-    CREATE ROLE longhaul_app NOLOGIN;
-  EXCEPTION
-    WHEN duplicate_object OR unique_violation THEN NULL;
-    WHEN insufficient_privilege THEN
-      RAISE NOTICE 'The role longhaul_app is missing and may not be made here; see docs/operations.md.';
-      RETURN;
-  END;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'longhaul_app') THEN
+    BEGIN
+      CREATE ROLE longhaul_app NOLOGIN;
+    EXCEPTION
+      WHEN duplicate_object OR unique_violation THEN NULL;
+      WHEN insufficient_privilege THEN
+        RAISE NOTICE 'The role longhaul_app is missing and may not be made here; see docs/operations.md.';
+        RETURN;
+    END;
+  END IF;
   EXECUTE 'GRANT USAGE ON SCHEMA ' || "schema" || ' TO longhaul_app';
   EXECUTE 'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ' || "schema" || ' TO longhaul_app';
   EXECUTE 'GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA ' || "schema" || ' TO longhaul_app';
