@@ -1,12 +1,9 @@
 import { jest } from '@jest/globals';
-import { fork, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
-import { join } from 'node:path';
-import { TEST_SECRETS_KEYS, testDatabase, type TestDatabase } from '../../test/support/database.js';
-
-const MAIN = join(import.meta.dirname, 'main.ts');
-const TYPESCRIPT = join(import.meta.dirname, '../../test/support/register-typescript.mjs');
+import { forkApi } from '../../test/support/api-process.js';
+import { testDatabase, type TestDatabase } from '../../test/support/database.js';
 
 // A process that compiles its sources takes seconds to start on a busy machine.
 jest.setTimeout(60_000);
@@ -21,15 +18,9 @@ afterEach(() => started.splice(0).forEach((child) => child.kill('SIGKILL')));
 afterAll(() => test.drop());
 
 function start(env: NodeJS.ProcessEnv) {
-  const child = fork(MAIN, {
-    execArgv: ['--import', TYPESCRIPT],
-    env: { PATH: process.env.PATH, DATABASE_URL: test.url, SECRETS_KEYS: TEST_SECRETS_KEYS, ...env },
-    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-  });
-  started.push(child);
-  let output = '';
-  child.stdout!.on('data', (chunk) => (output += chunk));
-  return { child, exit: once(child, 'exit'), output: () => output };
+  const api = forkApi(test.url, env);
+  started.push(api.child);
+  return api;
 }
 
 it.each([
@@ -37,10 +28,8 @@ it.each([
   ['SIGINT', (child: ChildProcess) => child.kill('SIGINT')],
   ['the end of whoever started it', (child: ChildProcess) => child.disconnect()],
 ])('says when it is ready and where, and ends in order on %s', async (_what, end) => {
-  const { child, exit } = start({ PORT: '0' });
-  const [message] = (await once(child, 'message')) as [{ type: string; port: number }];
-  expect(message).toEqual({ type: 'ready', port: expect.any(Number) });
-  const answer = await fetch(`http://127.0.0.1:${message.port}/readyz`);
+  const { child, exit, ready } = start({});
+  const answer = await fetch(`http://127.0.0.1:${await ready()}/readyz`);
   expect(await answer.json()).toEqual({ status: 'ready' });
   end(child);
   expect(await exit).toEqual([0, null]);
@@ -63,7 +52,7 @@ it('names every fault of its environment at once', async () => {
 });
 
 it('says that its database is away', async () => {
-  const { exit, output } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none', PORT: '0' });
+  const { exit, output } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none' });
   expect(await exit).toEqual([1, null]);
   expect(output()).toContain('The API cannot start');
 });

@@ -66,7 +66,7 @@ export const userCommands: Record<string, Command> = {
 
 type Context = Parameters<Command['run']>[0];
 
-export async function findUser({ db }: Pick<Context, 'db'>, email: string) {
+async function findUser({ db }: Pick<Context, 'db'>, email: string) {
   const found = await userOfAddress(email, db);
   return found && db.user.findUnique({ where: { id: found.id } });
 }

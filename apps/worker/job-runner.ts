@@ -13,7 +13,7 @@ import {
   type Progress,
 } from '@longhaul/jobs';
 import { Database, StateChanges, type Job } from '@longhaul/persistence';
-import { correlation, createLogger } from '@longhaul/telemetry';
+import { correlation, createLogger, traceIdOf } from '@longhaul/telemetry';
 import { Handlers, type JobContext } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { VmProviders } from './vm-providers.js';
@@ -60,7 +60,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     try {
       const job = await this.attempts.claim(jobId, this.config.WORKER_NAME);
       if (!job) return;
-      const traceId = job.traceparent?.split('-')[1];
+      const traceId = traceIdOf(job.traceparent);
       await correlation.run({ jobId, attempt: job.attempt, traceId }, () => this.track(job));
     } catch (error) {
       this.log.error({ err: error, jobId }, 'job not run, recovery will see to it');

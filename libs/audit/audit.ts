@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { redact, redactText } from '@longhaul/errors';
+import { redact, redactText, type AppError, type ErrorCode } from '@longhaul/errors';
 import { Database, Prisma, batched, type AuditEvent, type Transaction } from '@longhaul/persistence';
 import { exportAudit, searchAudit, type AuditFilter, type AuditPage } from './search.js';
 
@@ -29,6 +29,13 @@ export interface AuditEntry {
   ip?: string;
   userAgent?: string;
 }
+
+/** Our own failures; any other error is a refusal. */
+const FAULTS = new Set<ErrorCode>(['internal', 'unavailable']);
+
+/** The `result` of a call, by how it ended. */
+export const resultOf = (error: AppError | undefined): 'ok' | 'refused' | 'failed' =>
+  !error ? 'ok' : FAULTS.has(error.code) ? 'failed' : 'refused';
 
 const GROUP_LIMIT = 200;
 /** Characters of JSON kept of a call's arguments: an audit must not be a way to fill the disk. */

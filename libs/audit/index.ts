@@ -1,4 +1,4 @@
-export { Audit, type AuditEntry } from './audit.js';
+export { Audit, resultOf, type AuditEntry } from './audit.js';
 export { AuditModule } from './audit.module.js';
 export { auditConfig, dropExpired, makePartitions } from './partitions.js';
 export type { Sealed } from './chain.js';

@@ -1,4 +1,4 @@
-import { type AppError } from '@longhaul/errors';
+import { AppError, type ErrorBody, type ErrorCode } from '@longhaul/errors';
 import { isFinal } from '@longhaul/jobs';
 import type { Job } from '@longhaul/persistence';
 import {
@@ -46,20 +46,27 @@ export function faultOf(job: Job): ProtocolError | undefined {
   return new ProtocolError(ProtocolErrorCode.InternalError, error.message, error);
 }
 
+const NOT_OF_THE_CALLER = new Set<ErrorCode>(['internal', 'unavailable', 'rate_limited', 'switched_off']);
+
 /** Nothing about the request is wrong: another time it may do. */
-export const NOT_OF_THE_CALLER = new Set<string>(['internal', 'unavailable', 'rate_limited', 'switched_off']);
+export const isNotOfTheCaller = ({ code }: Pick<ErrorBody, 'code'>) => NOT_OF_THE_CALLER.has(code);
 
 const PROTOCOL_ERRORS = new Set<string>(['client_capability_missing', 'request_state_invalid']);
 
 /** An error as JSON-RPC tells it, with the stable code in its data. */
 export function toProtocolError(error: AppError): ProtocolError {
-  const { code, message } = error;
-  if (code === 'client_capability_missing') return tasksMissing();
-  return new ProtocolError(
-    NOT_OF_THE_CALLER.has(code) ? ProtocolErrorCode.InternalError : ProtocolErrorCode.InvalidParams,
-    message,
-    error.toBody(),
-  );
+  return error.code === 'client_capability_missing' ? tasksMissing() : protocolErrorOf(error.toBody());
+}
+
+/** The same of an error that has become an answer. */
+export function protocolErrorOf(body: Pick<ErrorBody, 'code' | 'message'>): ProtocolError {
+  const { InternalError, InvalidParams } = ProtocolErrorCode;
+  return new ProtocolError(isNotOfTheCaller(body) ? InternalError : InvalidParams, body.message, body);
+}
+
+/** For `catch` at the edge to the SDK. */
+export function asProtocolError(thrown: unknown): never {
+  throw thrown instanceof AppError ? toProtocolError(thrown) : thrown;
 }
 
 /** What a client is told that does not declare the tasks extension where it is needed. */

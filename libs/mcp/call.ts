@@ -37,6 +37,9 @@ export interface ClientSide extends Asking {
   log(level: 'debug' | 'info' | 'warning' | 'error', data: unknown): void;
 }
 
+/** In whose name a request acts. */
+export const actorOfRequest = ({ caller, requestId }: CallRequest) => ({ ...actorOf(caller), requestId });
+
 /** What handlers may use. */
 export interface Services {
   access: Access;
@@ -149,6 +152,6 @@ export class Call<R extends Found = Found> {
 
   /** In whose name the call acts. */
   get actor() {
-    return { ...actorOf(this.caller), requestId: this.request.requestId };
+    return actorOfRequest(this.request);
   }
 }

@@ -5,11 +5,16 @@ import type { Tool } from './tool.js';
 
 // What a tool asks for, one gate each; the pipeline knows their order.
 
-export function requireScope(tool: Tool, caller: Caller) {
-  if (tool.scope === 'any' || caller.scopes.includes(tool.scope)) return;
-  throw new AppError('forbidden_scope', `${tool.name} needs a token with the scope ${tool.scope}.`, {
-    required_scope: tool.scope,
+export const hasScope = (tool: Tool, caller: Caller) =>
+  tool.scope === 'any' || caller.scopes.includes(tool.scope);
+
+export const scopeMissing = ({ name, scope }: Tool) =>
+  new AppError('forbidden_scope', `${name} needs a token with the scope ${scope}.`, {
+    required_scope: scope,
   });
+
+export function requireScope(tool: Tool, caller: Caller) {
+  if (!hasScope(tool, caller)) throw scopeMissing(tool);
 }
 
 export function requireRunning(vm: Vm) {

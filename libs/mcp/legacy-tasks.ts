@@ -15,13 +15,13 @@ import {
   type Tool as ListedTool,
 } from '@modelcontextprotocol/server';
 import { z } from 'zod';
-import { answerOf, faultOf } from './answer.js';
-import type { CallRequest, Services } from './call.js';
+import { answerOf, asProtocolError, faultOf } from './answer.js';
+import { actorOfRequest, type CallRequest, type Services } from './call.js';
 import { takesForms } from './confirmation.js';
 import { STATE_SECONDS } from './input.js';
 import type { CallOutcome, CallPipeline } from './pipeline.js';
 import { answerQuestions, questionsOf } from './questions.js';
-import { actorOf, asProtocolError, taskParams } from './serve-tasks.js';
+import { taskParams } from './serve-tasks.js';
 import { taskOf } from './tasks.js';
 import type { Tool } from './tool.js';
 
@@ -89,9 +89,8 @@ export class LegacyTasks {
       server.setRequestHandler(method, { params: taskParams }, async ({ taskId }, context) => {
         // Waiting ends with the connection, or with the request where that has a life of its own.
         const request = { ...requestOf(context), cancelled: context.mcpReq.signal };
-        const toolOf = (job: Job) => this.tools.get(job.tool ?? '');
         const outcome = await this.pipeline
-          .runOnTask(method, taskId, request, toolOf, effect, (job, tool, services, signal) =>
+          .runOnTask(method, taskId, request, this.tools, effect, (job, tool, services, signal) =>
             act({ job, tool, services, signal, request, context }),
           )
           .catch(asProtocolError);
@@ -103,7 +102,7 @@ export class LegacyTasks {
     serve('tasks/result', 'reads', (task) => this.result(task));
     serve('tasks/cancel', 'changes', async ({ job, services, signal, request }) => {
       if (isFinal(job.state)) throw new AppError('invalid_arguments', `The task has ended: ${job.state}.`);
-      await services.jobs.cancel(job.id, actorOf(request));
+      await services.jobs.cancel(job.id, actorOfRequest(request));
       return this.taskOf(await services.jobs.wait(job.id, ({ state }) => isFinal(state), CANCEL_MS, signal));
     });
     server.setRequestHandler('tasks/list', { params: listParams }, ({ cursor }, context) => {
@@ -198,7 +197,7 @@ async function askOf(job: Job, { services, signal, request, context }: Task): Pr
     const answered = Promise.all(questions.map(ask));
     const answers = await Promise.race([answered, moved]);
     if (Array.isArray(answers))
-      await answerQuestions(job, Object.fromEntries(answers), services, actorOf(request));
+      await answerQuestions(job, Object.fromEntries(answers), services, actorOfRequest(request));
   } catch (error) {
     if (error instanceof AppError) throw error;
     throw new AppError('unavailable', 'The client did not answer what the task asks. Ask again.');

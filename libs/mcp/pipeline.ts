@@ -1,11 +1,11 @@
 import { Injectable } from '@nestjs/common';
 import { Access, Rates, actorOf, requireChange, requireExecSwitch, requireOpen } from '@longhaul/access';
-import { Audit } from '@longhaul/audit';
+import { Audit, resultOf } from '@longhaul/audit';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { JobLog } from '@longhaul/job-log';
 import { Jobs, isFinal } from '@longhaul/jobs';
 import { Database, type Job, type Vm } from '@longhaul/persistence';
-import { createLogger } from '@longhaul/telemetry';
+import { createLogger, traceIdOf } from '@longhaul/telemetry';
 import type { CallToolResult, InputRequiredResult } from '@modelcontextprotocol/server';
 import { answerOf, toError, toResult } from './answer.js';
 import { Call, type CallRequest, type Services } from './call.js';
@@ -77,13 +77,13 @@ export class CallPipeline {
     method: string,
     jobId: string,
     request: CallRequest,
-    toolOf: (job: Job) => Tool | undefined,
+    tools: ReadonlyMap<string, Tool>,
     effect: 'reads' | 'changes',
     act: (job: Job, tool: Tool, services: Services, signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     return this.runMethod(method, { taskId: jobId }, request, async (trail) => {
       trail.job = await this.services.jobs.find(jobId, request.caller);
-      const tool = toolOf(trail.job);
+      const tool = tools.get(trail.job.tool ?? '');
       if (!tool || !request.selection(tool)) throw new AppError('job_not_found', 'There is no such task.');
       const { job } = trail;
       if (effect === 'changes') requireChange(request.caller, job.projectId);
@@ -239,12 +239,12 @@ export class CallPipeline {
         projectId: vm?.projectId ?? about?.projectId,
         vmId: vm?.id ?? about?.vmId,
         jobId: about?.id,
-        result: resultOf(outcome),
+        result: outcome instanceof InputNeeded ? 'asked' : resultOf(error),
         confirmedBy,
         code: error?.code,
         durationMs: Math.round(performance.now() - startedAt),
         requestId,
-        traceId: traceparent?.split('-')[1],
+        traceId: traceIdOf(traceparent),
         ip,
         userAgent,
         clientName,
@@ -264,12 +264,3 @@ export class CallPipeline {
 }
 
 type Work = JobWork<Found, Record<string, unknown>, object>;
-
-/** Our own failures; any other error is a refusal. */
-const FAULTS = new Set(['internal', 'unavailable']);
-
-function resultOf(outcome: unknown): string {
-  if (outcome instanceof InputNeeded) return 'asked';
-  if (!(outcome instanceof AppError)) return 'ok';
-  return FAULTS.has(outcome.code) ? 'failed' : 'refused';
-}

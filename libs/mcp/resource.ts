@@ -1,13 +1,12 @@
+import type { ErrorBody } from '@longhaul/errors';
 import {
-  ProtocolError,
-  ProtocolErrorCode,
   ResourceNotFoundError,
   type CallToolResult,
   type ReadResourceResult,
   type Resource as ListedResource,
   type ResourceTemplateType,
 } from '@modelcontextprotocol/server';
-import { NOT_OF_THE_CALLER } from './answer.js';
+import { isNotOfTheCaller, protocolErrorOf } from './answer.js';
 import type { Tool } from './tool.js';
 
 type Output = Record<string, unknown>;
@@ -113,7 +112,7 @@ async function listed(
   const result = await run(tool, args);
   const error = errorOf(result);
   // Who may not call the tool that lists has nothing to choose from; a fault is not an empty list.
-  if (error && NOT_OF_THE_CALLER.has(error.code)) throw toFault(error);
+  if (error && isNotOfTheCaller(error)) throw protocolErrorOf(error);
   return error ? [] : values(result.structuredContent as Output);
 }
 
@@ -122,22 +121,10 @@ function outputOf(result: CallToolResult, uri: string): Output {
   if (!error) return result.structuredContent as Output;
   if (error.code.endsWith('_not_found') || error.code === 'invalid_arguments')
     throw new ResourceNotFoundError(uri);
-  throw toFault(error);
+  throw protocolErrorOf(error);
 }
 
-interface Fault {
-  code: string;
-  message: string;
-}
-
-function errorOf({ isError, content: [block] }: CallToolResult): Fault | undefined {
+function errorOf({ isError, content: [block] }: CallToolResult): ErrorBody | undefined {
   if (!isError) return undefined;
-  return (JSON.parse(block?.type === 'text' ? block.text : '{}') as { error: Fault }).error;
-}
-
-function toFault(error: Fault): ProtocolError {
-  const code = NOT_OF_THE_CALLER.has(error.code)
-    ? ProtocolErrorCode.InternalError
-    : ProtocolErrorCode.InvalidParams;
-  return new ProtocolError(code, error.message, error);
+  return (JSON.parse(block?.type === 'text' ? block.text : '{}') as { error: ErrorBody }).error;
 }

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
-import { AppError } from '@longhaul/errors';
 import { z } from 'zod';
 import type { CallRequest } from './call.js';
+import { hasScope, scopeMissing } from './gates.js';
 import type { Tool } from './tool.js';
 
 const TOOL_CALL = z.looseObject({
@@ -24,7 +24,7 @@ export function unscopedCall(
   const { data: call } = TOOL_CALL.safeParse(body);
   const tool = call && tools.find(({ name }) => name === call.params.name);
   if (!tool || !request.selection(tool)) return undefined;
-  if (tool.scope === 'any' || request.caller.scopes.includes(tool.scope)) return undefined;
+  if (hasScope(tool, request.caller)) return undefined;
   return { tool, args: call.params.arguments };
 }
 
@@ -34,12 +34,9 @@ export function answerChallenge(
   { tool }: Unscoped,
   { caller, challenge }: CallRequest,
 ): void {
-  const error = new AppError('forbidden_scope', `${tool.name} needs a token with the scope ${tool.scope}.`, {
-    required_scope: tool.scope,
-  });
   res.writeHead(403, {
     'content-type': 'application/json',
     'www-authenticate': challenge!([...caller.scopes, tool.scope]),
   });
-  res.end(JSON.stringify(error.toBody()));
+  res.end(JSON.stringify(scopeMissing(tool).toBody()));
 }

@@ -1,10 +1,9 @@
-import { actorOf as actorOfCaller } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import type { Job } from '@longhaul/persistence';
 import { type Result, type Server, type ServerContext } from '@modelcontextprotocol/server';
 import { z } from 'zod';
-import { tasksMissing, toProtocolError } from './answer.js';
-import type { CallRequest, Services } from './call.js';
+import { asProtocolError, tasksMissing } from './answer.js';
+import { actorOfRequest, type CallRequest, type Services } from './call.js';
 import type { CallPipeline } from './pipeline.js';
 import { answerQuestions } from './questions.js';
 import { detailedTaskOf } from './tasks.js';
@@ -20,19 +19,18 @@ export function serveTasks(
   requestOf: (context: ServerContext) => CallRequest,
   ttlMs: number,
 ): void {
-  const toolOf = (job: Job) => tools.get(job.tool ?? '');
   const serve = (method: string, effect: 'reads' | 'changes', act: Act) =>
     server.setRequestHandler(method, { params: taskParams }, async ({ taskId }, context) => {
       const request = requestOf(context);
       if (!request.client?.tasks) throw tasksMissing();
       const bound = (job: Job, tool: Tool, services: Services) =>
         act({ job, tool, services, request, context });
-      return pipeline.runOnTask(method, taskId, request, toolOf, effect, bound).catch(asProtocolError);
+      return pipeline.runOnTask(method, taskId, request, tools, effect, bound).catch(asProtocolError);
     });
 
   serve('tasks/get', 'reads', ({ job, tool, services }) => detailedTaskOf(job, tool, services, ttlMs));
   serve('tasks/cancel', 'changes', async ({ job, services, request }) => {
-    await services.jobs.cancel(job.id, actorOf(request));
+    await services.jobs.cancel(job.id, actorOfRequest(request));
     return {};
   });
   serve('tasks/update', 'changes', async ({ job, services, request, context }) => {
@@ -40,7 +38,7 @@ export function serveTasks(
     if (!inputResponses) throw new AppError('invalid_arguments', 'inputResponses: missing');
     // The SDK leaves out what is no object; to us it is an answer of the wrong form.
     const responses = { ...Object.fromEntries(dropped.map((key) => [key, null])), ...inputResponses };
-    await answerQuestions(job, responses, services, actorOf(request));
+    await answerQuestions(job, responses, services, actorOfRequest(request));
     return {};
   });
 }
@@ -52,9 +50,3 @@ type Act = (task: {
   request: CallRequest;
   context: ServerContext;
 }) => Promise<Result>;
-
-export const actorOf = ({ caller, requestId }: CallRequest) => ({ ...actorOfCaller(caller), requestId });
-
-export function asProtocolError(thrown: unknown): never {
-  throw thrown instanceof AppError ? toProtocolError(thrown) : thrown;
-}

@@ -16,16 +16,17 @@ import {
   type TransportSendOptions,
 } from '@modelcontextprotocol/server';
 import type { z } from 'zod';
-import { TASKS_EXTENSION } from './answer.js';
+import { TASKS_EXTENSION, asProtocolError } from './answer.js';
 import type { CallRequest, ClientSide } from './call.js';
 import { takesJson, type DirectAnswer } from './http.js';
+import { hasScope } from './gates.js';
 import { INSTRUCTIONS, SERVER_INFO } from './identity.js';
 import { LEGACY_TASKS, LegacyTasks } from './legacy-tasks.js';
 import { CallPipeline, isJob, type CallOutcome } from './pipeline.js';
 import { getPrompt, listedPrompt } from './prompt.js';
 import { RequestStates } from './request-states.js';
 import { completeResource, listResources, readResource, type RunTool } from './resource.js';
-import { asProtocolError, serveTasks } from './serve-tasks.js';
+import { serveTasks } from './serve-tasks.js';
 import { createdTask } from './tasks.js';
 import type { Catalog, Tool } from './tool.js';
 
@@ -237,7 +238,7 @@ export const httpRequestOf = ({ http }: ServerContext): CallRequest =>
   http?.authInfo?.extra?.request as CallRequest;
 
 export const shows = ({ caller, selection }: CallRequest, tool: Tool) =>
-  selection(tool) && (tool.scope === 'any' || caller.scopes.includes(tool.scope));
+  selection(tool) && hasScope(tool, caller);
 
 /** Name and version of the client, where it says them in the form that it should. */
 export function clientOf(

@@ -4,7 +4,7 @@ import { AppError } from '@longhaul/errors';
 import { StateChanges } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import type { CallToolResult, Server, ServerContext } from '@modelcontextprotocol/server';
-import { toProtocolError } from './answer.js';
+import { asProtocolError } from './answer.js';
 import type { CallRequest } from './call.js';
 import { CallPipeline } from './pipeline.js';
 import { readResource } from './resource.js';
@@ -105,7 +105,3 @@ const peerOf = (server: Server, over: AbortController): Peer => ({
   // Its token holds no more.
   end: () => void server.close().catch(() => undefined),
 });
-
-function asProtocolError(thrown: unknown): never {
-  throw thrown instanceof AppError ? toProtocolError(thrown) : thrown;
-}

@@ -11,4 +11,7 @@ export interface Correlation {
   traceId?: string;
 }
 
+/** Of a `traceparent` that has been checked. */
+export const traceIdOf = (traceparent: string | null | undefined) => traceparent?.split('-')[1];
+
 export const correlation = new AsyncLocalStorage<Correlation>();

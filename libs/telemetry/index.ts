@@ -1,2 +1,2 @@
-export { correlation, type Correlation } from './correlation.js';
+export { correlation, traceIdOf, type Correlation } from './correlation.js';
 export { createLogger, NestLogger, setLogLevel, telemetryConfig, type Logger } from './logger.js';

@@ -3,7 +3,7 @@ import { AppError } from '@longhaul/errors';
 import type { ProjectRole } from '@longhaul/persistence';
 import { z } from 'zod';
 import { email, found, inPath, notFound, time } from '../rest/fields.js';
-import { member, memberInPath, membersOf, role } from '../rest/members.js';
+import { member, memberInPath, memberOf, membersOf, role } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
 const me = defineRoute({
@@ -80,7 +80,7 @@ const add = defineRoute({
     await lockMembers(id, db);
     requireManager(caller, id, body.role);
     const { id: userId } = found(await userOfAddress(body.email, db));
-    if (await db.projectMember.findUnique({ where: { projectId_userId: { projectId: id, userId } } }))
+    if (await memberOf(id, userId, db))
       throw new AppError('conflict', 'This user is a member already. Change their role instead.');
     await setMember(id, userId, body.role, db);
     return { members: await membersOf(id, db) };
@@ -100,9 +100,7 @@ const changeRole = defineRoute({
     requireMember(caller, id);
     about({ projectId: id });
     await lockMembers(id, db);
-    const now = found(
-      await db.projectMember.findUnique({ where: { projectId_userId: { projectId: id, userId } } }),
-    );
+    const now = found(await memberOf(id, userId, db));
     requireManager(caller, id, body.role, now.role);
     await setMember(id, userId, body.role, db);
     return { members: await membersOf(id, db) };
@@ -121,9 +119,7 @@ const remove = defineRoute({
     requireMember(caller, id);
     about({ projectId: id });
     await lockMembers(id, db);
-    const now = found(
-      await db.projectMember.findUnique({ where: { projectId_userId: { projectId: id, userId } } }),
-    );
+    const now = found(await memberOf(id, userId, db));
     if (userId !== caller.userId) requireManager(caller, id, now.role);
     await setMember(id, userId, undefined, db);
     return { members: userId === caller.userId ? [] : await membersOf(id, db) };

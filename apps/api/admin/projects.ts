@@ -15,7 +15,7 @@ import {
   toPage,
   notFound,
 } from '../rest/fields.js';
-import { member, memberInPath, membersOf, role } from '../rest/members.js';
+import { member, memberInPath, memberOf, membersOf, role } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
 const project = z.object({
@@ -125,7 +125,7 @@ const removeMember = defineRoute({
   async handle({ db, params: { id, user_id: userId }, about }) {
     if (!(await lockMembers(id, db))) throw notFound();
     about({ projectId: id });
-    found(await db.projectMember.findUnique({ where: { projectId_userId: { projectId: id, userId } } }));
+    found(await memberOf(id, userId, db));
     await setMember(id, userId, undefined, db);
     return { members: await membersOf(id, db) };
   },

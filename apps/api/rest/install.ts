@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { actorOf, requireChange, requireOpen, type Caller } from '@longhaul/access';
-import type { AuditEntry } from '@longhaul/audit';
+import { resultOf, type AuditEntry } from '@longhaul/audit';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { type Transaction } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
@@ -196,9 +196,6 @@ const NOTHING = z.strictObject({});
 /** In the header of the W3C trace context. */
 const TRACE_ID = /^[0-9a-f]{2}-([0-9a-f]{32})-/;
 
-/** Our own failures; any other error is a refusal. */
-const FAULTS = new Set(['internal', 'unavailable']);
-
 /** What the audit will say about a request, gathered on its way. */
 class Trail {
   input: Partial<Input>;
@@ -222,7 +219,7 @@ class Trail {
       arguments: { ...params, ...query, ...body },
       ...(caller && actorOf(caller)),
       ...this.subject,
-      result: !error ? 'ok' : FAULTS.has(error.code) ? 'failed' : 'refused',
+      result: resultOf(error),
       code: error?.code,
       durationMs: Math.round(performance.now() - this.startedAt),
       requestId: id,

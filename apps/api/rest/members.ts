@@ -8,6 +8,9 @@ export const member = z.object({ user_id: z.string(), email: z.string(), role })
 
 export const memberInPath = z.strictObject({ id, user_id: id });
 
+export const memberOf = (projectId: string, userId: string, db: Transaction) =>
+  db.projectMember.findUnique({ where: { projectId_userId: { projectId, userId } } });
+
 /** All members of a project, owners first; there are as many as have been added, 1,000 at most are shown. */
 export async function membersOf(projectId: string, db: Transaction): Promise<z.input<typeof member>[]> {
   const rows = await db.projectMember.findMany({
