@@ -1,4 +1,4 @@
-import { createToken } from '@longhaul/access';
+import { createToken, type Caller } from '@longhaul/access';
 import { newId, type Vm } from '@longhaul/persistence';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { CLIENTS, call, mcpUrl, refusal, startTestApi } from '../../test/support/mcp.js';
@@ -9,6 +9,7 @@ let test: TestDatabase;
 let api: ApiServer;
 let token: string;
 let userId: string;
+let caller: Caller;
 let vm: Vm;
 
 beforeAll(async () => {
@@ -22,8 +23,9 @@ afterAll(async () => {
 beforeEach(async () => {
   const user = await makeUser(test.db);
   token = user.token;
-  userId = user.caller.userId;
-  vm = await makeVm(test.db, user.caller, { execEnabled: false });
+  ({ caller } = user);
+  userId = caller.userId;
+  vm = await makeVm(test.db, caller, { execEnabled: false });
 });
 
 const ELICITATION = { elicitation: {} };
@@ -150,7 +152,7 @@ describe('a client that can ask', () => {
   });
 
   it('cannot use it for anything else', async () => {
-    const other = await test.db.vm.create({ data: { ...vm, id: newId(), hostname: `other-${newId()}` } });
+    const other = await makeVm(test.db, caller, { hostname: `other-${newId()}` });
     const elsewhere = [
       { arguments: { vm_id: vm.id, enabled: false } },
       { arguments: { vm_id: other.id, enabled: true } },

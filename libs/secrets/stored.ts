@@ -7,6 +7,7 @@ import { Secrets } from './secrets.js';
 export const SEALED_COLUMNS = [
   { table: 'signing_keys', key: 'name', column: 'key' },
   { table: 'one_time_secrets', key: 'id', column: 'secret' },
+  { table: 'vms', key: 'id', column: 'credential' },
 ] as const;
 
 type Table = (typeof SEALED_COLUMNS)[number]['table'];
@@ -80,7 +81,8 @@ export class StoredSecrets {
   private page({ table, key, column }: Place, after: string): Promise<{ id: string; sealed: string }[]> {
     const [from, id, sealed] = [table, key, column].map((name) => Prisma.raw(`"${name}"`)) as [Sql, Sql, Sql];
     return this.db.$queryRaw`
-      SELECT ${id}::text AS id, ${sealed} AS sealed FROM ${from} WHERE ${id}::text > ${after}
+      SELECT ${id}::text AS id, ${sealed} AS sealed FROM ${from}
+      WHERE ${id}::text > ${after} AND ${sealed} IS NOT NULL
       ORDER BY ${id}::text LIMIT ${BATCH}`;
   }
 

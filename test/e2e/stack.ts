@@ -110,7 +110,7 @@ export class Stack {
   }
 
   /** A VM of the caller, running, made by a job; a worker must be there. */
-  async createVm(values: Partial<Vm> = {}): Promise<Vm> {
+  async createVm(values: Parameters<typeof makeVm>[2] = {}): Promise<Vm> {
     const vm = await makeVm(this.database.db, this.caller, { powerState: 'unknown', ...values });
     this.vms.push(vm.id);
     await this.run(vmCreate, {}, vm);

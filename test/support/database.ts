@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Access, createToken, SCOPES, type Caller, type Scope } from '@longhaul/access';
 import { Audit } from '@longhaul/audit';
-import { Database, StateChanges, newId, type Vm } from '@longhaul/persistence';
+import { Database, StateChanges, newId, type Prisma, type Vm } from '@longhaul/persistence';
 import pg from 'pg';
 
 /** Of all tests: databases are their own. */
@@ -58,7 +58,7 @@ export async function makeUser(
 }
 
 /** A row of a VM in the caller's first project; no machine is behind it unless the test makes one. */
-export function makeVm(db: Database, caller: Caller, values: Partial<Vm> = {}): Promise<Vm> {
+export function makeVm(db: Database, caller: Caller, values: Partial<Prisma.VmUncheckedCreateInput> = {}): Promise<Vm> {
   const id = newId();
   return db.vm.create({
     data: {
