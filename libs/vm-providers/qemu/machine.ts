@@ -13,6 +13,9 @@ export interface Machine {
 /** Size of the image's file system, and so the smallest disk of a VM (DISK_SIZE in images/build.sh). */
 export const IMAGE_DISK_GB = 10;
 
+/** What every guest has in QEMU's user-mode network. */
+export const GUEST_ADDRESS = '10.0.2.15';
+
 /**
  * The command line of a VM, without what decides how it starts. The i440fx machine takes disks and network cards at
  * run time without reserved slots. The serial console goes to a ring in memory: a guest cannot fill the host's disk.

@@ -1,9 +1,17 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { AppError } from '@longhaul/errors';
 import { AgentChannel, type GuestChannel } from '@longhaul/guest';
-import { VmProvider, type VmObservation, type VmSpec } from '../provider.js';
+import {
+  isOff,
+  VmProvider,
+  type VmAbility,
+  type VmAddress,
+  type VmMetrics,
+  type VmObservation,
+  type VmSpec,
+} from '../provider.js';
 import { personalise, setClock, waitForAgent, waitForPowerOff } from './boot.js';
 import { ImageCache, TEMPLATE_SHAPE, type Image } from './image-cache.js';
 import { IMAGE_DISK_GB, type Machine } from './machine.js';
@@ -11,12 +19,14 @@ import { letRun, loadMemory, rejectMemory, saveMemory } from './memory.js';
 import { launch, runState, swapAgentSocket, terminate } from './process.js';
 import { asUser, makeOwnedDirectory, run } from './programs.js';
 import { withQmp } from './qmp.js';
+import { readAddresses, readMetrics } from './readings.js';
 import {
   exists,
   filesIn,
   isVmId,
   readRecord,
   removeDurably,
+  sync,
   vmFiles,
   vmNotFound,
   writeRecord,
@@ -43,6 +53,7 @@ const ENDED = ['shutdown', 'internal-error', 'guest-panicked'];
 /** VMs as QEMU processes of this host, which outlive ours and are found again by their uuid. */
 export class QemuProvider extends VmProvider {
   readonly name = 'qemu';
+  readonly abilities = new Set<VmAbility>(['create', 'power', 'suspend', 'reinstall', 'resize']);
   private readonly images: ImageCache;
   private readonly bootMs: number;
 
@@ -75,11 +86,11 @@ export class QemuProvider extends VmProvider {
     if (state === 'inmigrate' || state === undefined) state = await this.powerOn(files, record);
     if (state !== 'running') {
       if (state !== 'prelaunch') await writeFile(files.clockStale, '');
-      // The template's memory knows the template's disk. Where the disk is not larger, this changes nothing.
-      const size = record.spec.diskGb * 2 ** 30;
-      if (state === 'paused')
-        await withQmp(files, (qmp) => qmp.execute('block_resize', { device: 'root', size }));
+      // While its memory is being saved, the process has let go of the disk.
+      const hasDisk = state !== 'postmigrate';
+      if (hasDisk) await matchDiskSize(files, record);
       await letRun(files);
+      if (!hasDisk) await matchDiskSize(files, record);
     }
     const isClockStale = await exists(files.clockStale);
     await waitForAgent(files, this.guest(id), this.bootMs, (session) => {
@@ -150,6 +161,65 @@ export class QemuProvider extends VmProvider {
     await rm(files.locks, { recursive: true, force: true });
   }
 
+  async reinstall(id: string, image: string, token: string): Promise<void> {
+    const { files, record } = await this.find(id);
+    if (record.reinstallation !== token) {
+      const spec = { ...record.spec, image };
+      checkSpec(spec);
+      const fresh = await this.images.ensure();
+      await this.stop(id);
+      const disk = join(files.directory, `disk-${randomUUID().slice(0, 8)}.qcow2`);
+      const replaced = await this.makeDisk(files, disk, fresh, spec);
+      await sync(disk);
+      // From here on it is the new VM.
+      await writeRecord(files, { ...replaced, reinstallation: token });
+      if (isWarm(spec)) await linkMemory(files, fresh);
+    }
+    await removeOtherDisks(await this.find(id));
+    await this.start(id);
+  }
+
+  async resize(id: string, { cpus, memoryMb }: { cpus: number; memoryMb: number }): Promise<void> {
+    const { files, record } = await this.find(id);
+    if (cpus === record.spec.cpus && memoryMb === record.spec.memoryMb) return;
+    const spec = { ...record.spec, cpus, memoryMb };
+    checkSpec(spec);
+    const observed = await this.observe(id);
+    if (!isOff(observed)) throw blocked(id, `is ${observed.power}`, 'Stop it first.');
+    await removeDurably(files.directory, [files.memory]);
+    await writeRecord(files, { ...record, spec });
+  }
+
+  async growDisk(id: string, diskGb: number): Promise<void> {
+    const { files, record } = await this.find(id);
+    const spec = { ...record.spec, diskGb };
+    checkSpec(spec);
+    if (diskGb < record.spec.diskGb)
+      throw new AppError('invalid_arguments', `The disk has ${record.spec.diskGb} GB and cannot shrink.`);
+    // First, so that no crash in between leaves a disk that is larger than its record, which the next start would shrink.
+    await writeRecord(files, { ...record, spec });
+    const state = await runState(files);
+    if (state && !['inmigrate', 'postmigrate'].includes(state))
+      await matchDiskSize(files, { ...record, spec });
+  }
+
+  async rename(id: string, hostname: string): Promise<void> {
+    const { files, record } = await this.find(id);
+    const spec = { ...record.spec, hostname };
+    checkSpec(spec);
+    await writeRecord(files, { ...record, spec });
+  }
+
+  async addresses(id: string): Promise<VmAddress[]> {
+    const { files } = await this.find(id);
+    return readAddresses(files);
+  }
+
+  async metrics(id: string): Promise<VmMetrics> {
+    const { files, record } = await this.find(id);
+    return readMetrics(files, record);
+  }
+
   async observe(id: string): Promise<VmObservation> {
     if (!isVmId(id)) return { power: 'absent' };
     const files = vmFiles(this.options.home, id);
@@ -173,7 +243,16 @@ export class QemuProvider extends VmProvider {
     const files = vmFiles(this.options.home, id);
     const record = await readRecord(files);
     if (!record) throw vmNotFound(id);
-    return { files, record };
+    return { files: { ...files, disk: join(files.directory, record.disk) }, record };
+  }
+
+  /** A disk over the image's, and the record of a VM that has it. */
+  private async makeDisk(files: VmFiles, disk: string, image: Image, spec: VmSpec): Promise<VmRecord> {
+    const base = join(relative(files.directory, image.template), 'disk.qcow2');
+    const create = ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', base, disk];
+    await run(asUser(this.options.runAsUser, [...create, `${spec.diskGb}G`]));
+    const { name, accelerator } = image;
+    return { spec, image: name, accelerator, disk: basename(disk), personalised: false };
   }
 
   /** Makes the VM's directory, complete at once: an overlay on the template and, where the machine fits, its memory. */
@@ -184,13 +263,8 @@ export class QemuProvider extends VmProvider {
     const user = this.options.runAsUser;
     const work = filesIn(join(vms, `.new-${spec.id}-${randomUUID().slice(0, 8)}`), spec.id);
     await makeOwnedDirectory(work.directory, user);
-    const template = relative(work.directory, image.template);
-    const create = ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', `${template}/disk.qcow2`];
-    await run(asUser(user, [...create, work.disk, `${spec.diskGb}G`]));
-    const { accelerator } = image;
-    const isWarm = spec.cpus === TEMPLATE_SHAPE.cpus && spec.memoryMb === TEMPLATE_SHAPE.memoryMb;
-    if (isWarm) await symlink(`${template}/memory.zst`, work.memory);
-    await writeRecord(work, { spec, image: image.name, accelerator, personalised: false });
+    await writeRecord(work, await this.makeDisk(work, work.disk, image, spec));
+    if (isWarm(spec)) await linkMemory(work, image);
     await rename(work.directory, files.directory).catch(async (error: NodeJS.ErrnoException) => {
       // The same call, in another worker, was faster.
       if (!(await readRecord(files))) throw error;
@@ -220,6 +294,24 @@ export class QemuProvider extends VmProvider {
     await launch(files, { cpus, memoryMb, accelerator, ...kernel }, { user, incoming: false });
     return 'prelaunch';
   }
+}
+
+/** Whether the template's memory fits the machine. */
+const isWarm = ({ cpus, memoryMb }: VmSpec) =>
+  cpus === TEMPLATE_SHAPE.cpus && memoryMb === TEMPLATE_SHAPE.memoryMb;
+
+const linkMemory = (files: VmFiles, image: Image) =>
+  symlink(join(relative(files.directory, image.template), 'memory.zst'), files.memory);
+
+/** Gives the disk of a VM that has a process the size of its record. Changes nothing where it has that size. */
+async function matchDiskSize(files: VmFiles, { spec }: VmRecord): Promise<void> {
+  const size = spec.diskGb * 2 ** 30;
+  await withQmp(files, (qmp) => qmp.execute('block_resize', { device: 'root', size }));
+}
+
+async function removeOtherDisks({ files, record }: { files: VmFiles; record: VmRecord }): Promise<void> {
+  const disks = (await namesIn(files.directory)).filter((name) => /^disk.*\.qcow2$/.test(name));
+  for (const disk of disks) if (disk !== record.disk) await rm(join(files.directory, disk));
 }
 
 async function powerOf(files: VmFiles, state: string | undefined): Promise<VmObservation['power']> {

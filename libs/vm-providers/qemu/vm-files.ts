@@ -1,5 +1,5 @@
 import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { AppError } from '@longhaul/errors';
 import type { VmSpec } from '../provider.js';
 
@@ -15,6 +15,10 @@ export interface VmRecord {
   /** Folder name in the image cache; the disk is an overlay on it for as long as the VM lives. */
   image: string;
   accelerator: Accelerator;
+  /** File name of the disk: another one after each reinstallation. */
+  disk: string;
+  /** Token of the last reinstallation. */
+  reinstallation?: string;
   /** Whether the guest has its own name, identifiers and random seed. */
   personalised: boolean;
 }
@@ -24,6 +28,7 @@ export interface VmFiles {
   id: string;
   directory: string;
   record: string;
+  /** The first one; the record knows which one it is now. */
   disk: string;
   /** Memory of a suspended VM; a link to the template's for a VM that never ran. Gone before the guest executes. */
   memory: string;
@@ -90,13 +95,16 @@ export function vmNotFound(id: string): AppError {
 
 export async function readRecord(files: VmFiles): Promise<VmRecord | undefined> {
   const text = await readFile(files.record, 'utf8').catch(ifMissing(undefined));
-  return text === undefined ? undefined : (JSON.parse(text) as VmRecord);
+  // Records of VMs made before disks could be replaced do not name theirs.
+  return text === undefined ? undefined : ({ disk: basename(files.disk), ...JSON.parse(text) } as VmRecord);
 }
 
 export async function writeRecord(files: VmFiles, record: VmRecord): Promise<void> {
   const prepared = `${files.record}.${process.pid}`;
   await writeFile(prepared, JSON.stringify(record, undefined, 2));
+  await sync(prepared);
   await rename(prepared, files.record);
+  await sync(files.directory);
 }
 
 export const exists = (path: string) => stat(path).then(() => true, ifMissing(false));
