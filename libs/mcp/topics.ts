@@ -116,11 +116,13 @@ export class Topics {
       return {
         watch: (changed) => this.changes.on(id, changed),
         async version(now) {
-          const { hostname, image, cpus, memoryMb, diskGb, execEnabled, powerState } = await access.resolveVm(
-            now,
-            id,
+          const vm = await access.resolveVm(now, id);
+          const { hostname, image, cpus, memoryMb, diskGb, execEnabled, powerState, observed } = vm;
+          return JSON.stringify(
+            [hostname, image, cpus, memoryMb, diskGb, execEnabled, powerState, observed],
+            // How long ago something was seen is no news (the trigger vms_changed leaves it out, too).
+            (key, value: unknown) => (key.endsWith('_at') ? undefined : value),
           );
-          return JSON.stringify([hostname, image, cpus, memoryMb, diskGb, execEnabled, powerState]);
         },
       };
     }

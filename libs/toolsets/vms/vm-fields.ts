@@ -1,6 +1,7 @@
 import { HOST_SILENT_SECONDS } from '@longhaul/jobs';
 import type { Database, Vm } from '@longhaul/persistence';
 import { z } from 'zod';
+import { observedOf } from './observed.js';
 import { POWER_ACTIONS } from './vm-power.job.js';
 
 /** How an answer shows a VM. Times are ISO 8601. */
@@ -18,6 +19,11 @@ export const vmShape = {
   primary_ipv6: z.string().nullable(),
   mcp_exec_enabled: z.boolean().describe('Whether commands may be run in it'),
   power_controls_supported: z.array(z.string()),
+  guest_agent: z.string().describe('answers, silent, or unknown while the VM does not run'),
+  guest_agent_seen_at: z.string().nullable().describe('When it last answered'),
+  disk_used_percent: z.number().nullable().describe("Of the guest's root"),
+  disk_full: z.boolean().nullable(),
+  disk_seen_at: z.string().nullable(),
 };
 
 type VmFields = z.output<z.ZodObject<typeof vmShape>>;
@@ -29,6 +35,7 @@ export async function vmFields(db: Database, vms: Vm[]): Promise<VmFields[]> {
       AND beat_at > now() - ${HOST_SILENT_SECONDS} * interval '1 second'`;
   const reachable = new Set(alive.map(({ name }) => name));
   return vms.map((vm) => ({
+    ...observedFields(vm),
     id: vm.id,
     hostname: vm.hostname,
     project_id: vm.projectId,
@@ -38,10 +45,23 @@ export async function vmFields(db: Database, vms: Vm[]): Promise<VmFields[]> {
     location: vm.host,
     plan: `${vm.cpus} vCPU, ${vm.memoryMb} MB, ${vm.diskGb} GB`,
     image: vm.image,
-    // The provider's network is closed: nothing can address a VM yet.
-    primary_ipv4: null,
-    primary_ipv6: null,
     mcp_exec_enabled: vm.execEnabled,
-    power_controls_supported: [...POWER_ACTIONS],
   }));
+}
+
+/** What workers saw, none of it before they first looked. */
+function observedFields(vm: Vm) {
+  const seen = observedOf(vm);
+  const primary = (family: 4 | 6) =>
+    seen.addresses.find((each) => each.kind === 'direct' && each.family === family)?.address ?? null;
+  return {
+    primary_ipv4: primary(4),
+    primary_ipv6: primary(6),
+    power_controls_supported: seen.abilities?.includes('power') === false ? [] : [...POWER_ACTIONS],
+    guest_agent: seen.agent,
+    guest_agent_seen_at: seen.agent_seen_at ?? null,
+    disk_used_percent: seen.disk_used_percent ?? null,
+    disk_full: seen.disk_full ?? null,
+    disk_seen_at: seen.disk_seen_at ?? null,
+  };
 }
