@@ -1,10 +1,12 @@
 import { hostname } from 'node:os';
+import { artifactsConfig } from '@longhaul/artifacts';
 import { auditConfig } from '@longhaul/audit';
 import { envInteger, envList } from '@longhaul/config';
 import { jobLogConfig } from '@longhaul/job-log';
 import { jobQueueConfig } from '@longhaul/job-queue';
 import { jobsConfig, retentionConfig } from '@longhaul/jobs';
 import { persistenceConfig } from '@longhaul/persistence';
+import { secretsConfig } from '@longhaul/secrets';
 import { telemetryConfig } from '@longhaul/telemetry';
 import { z } from 'zod';
 
@@ -18,6 +20,8 @@ export const workerConfig = z.object({
   ...auditConfig.shape,
   ...jobLogConfig.shape,
   ...telemetryConfig.shape,
+  ...secretsConfig.shape,
+  ...artifactsConfig.shape,
   LONGHAUL_HOME: z.string().describe('Folder of VMs and images on this host'),
   LONGHAUL_IMAGES: z.string().optional().describe('Folder of guest images; default: images in LONGHAUL_HOME'),
   WORKER_NAME: z
@@ -34,6 +38,12 @@ export const workerConfig = z.object({
     .default(50)
     .describe('Jobs that a caller waits for run at once, of each host'),
   VM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto').describe('How QEMU runs guests'),
+  LONGHAUL_GUEST_GATEWAY: z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe(
+      'Address of the API for guests of this worker (http or https, no path); they see it as http://10.0.2.100 and reach nothing else. Default: files are pushed through the guest agent',
+    ),
   VM_USER: z.string().optional().describe('System user that QEMU runs as; only as root'),
 });
 

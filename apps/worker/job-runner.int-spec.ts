@@ -6,10 +6,11 @@ import { parseConfig } from '@longhaul/config';
 import { JobLog } from '@longhaul/job-log';
 import { Attempts, Jobs, defineJobKind, type Answer, type Question } from '@longhaul/jobs';
 import type { Job } from '@longhaul/persistence';
+import { Secrets, StoredSecrets } from '@longhaul/secrets';
 import { correlation, setLogLevel } from '@longhaul/telemetry';
 import { Handlers, defineHandler, type JobContext } from '@longhaul/toolsets/handler';
 import { z } from 'zod';
-import { makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { NoDelivery } from '../../test/support/hand-worker.js';
 import { workerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
@@ -57,7 +58,9 @@ function runner(work: (context: JobContext) => Promise<unknown>): JobRunner {
   const { db, changes } = test;
   const attempts = new Attempts(db, jobs, config);
   const providers = new VmProviders(config);
-  return new JobRunner(config, db, attempts, new JobLog(db), changes, providers, new Handlers([handler]));
+  const secrets = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
+  const kinds = new Handlers([handler]);
+  return new JobRunner(config, db, attempts, new JobLog(db), changes, providers, kinds, secrets);
 }
 
 const submit = (more: object = {}) =>

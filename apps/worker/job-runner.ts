@@ -1,5 +1,6 @@
 import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
+import { Artifacts } from '@longhaul/artifacts';
 import { CONFIG } from '@longhaul/config';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { JobLog, LogWriter } from '@longhaul/job-log';
@@ -13,6 +14,7 @@ import {
   type Progress,
 } from '@longhaul/jobs';
 import { Database, StateChanges, type Job } from '@longhaul/persistence';
+import { StoredSecrets } from '@longhaul/secrets';
 import { correlation, createLogger, traceIdOf } from '@longhaul/telemetry';
 import { Handlers, type JobContext } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
@@ -22,6 +24,8 @@ import { VmProviders } from './vm-providers.js';
 const UNFORESEEN_ATTEMPTS = 5;
 const TRY_AGAIN_SECONDS = 2;
 const PROGRESS_MESSAGE_MAX = 256;
+/** How long a job's secret waits for its owner. */
+const SECRET_SECONDS = 7 * 24 * 3600;
 
 /** Why a handler was told to stop. */
 class HandOver extends Error {}
@@ -50,6 +54,8 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     private readonly changes: StateChanges,
     private readonly providers: VmProviders,
     private readonly handlers: Handlers,
+    private readonly artifacts: Artifacts,
+    private readonly secrets: StoredSecrets,
   ) {
     super();
   }
@@ -144,8 +150,13 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       attempts: this.attempts,
       db: this.db,
       openLog: (stream) => LogWriter.open(this.jobLog, ref, stream, this.config.LOG_STREAM_LIMIT),
+      artifacts: this.artifacts,
       logLimitBytes: this.config.LOG_STREAM_LIMIT,
       vmProvider: (vm) => this.providers.of(vm),
+      secret: (make) =>
+        this.attempts.fenced(ref, (tx) =>
+          this.secrets.keepOnceFor(tx, job.id, job.userId, make, SECRET_SECONDS),
+        ),
       ask: (questions, answerSeconds) => this.attempts.ask(ref, questions, answerSeconds),
       progress: ({ message, ...progress }) => {
         // Half of a surrogate pair would make the heartbeat of all jobs fail.

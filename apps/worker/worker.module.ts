@@ -1,9 +1,11 @@
 import { Module, type DynamicModule } from '@nestjs/common';
+import { ArtifactsModule } from '@longhaul/artifacts';
 import { ConfigModule } from '@longhaul/config';
 import { JobLogModule } from '@longhaul/job-log';
 import { JobConsumer, JobConsumerModule, JobQueueModule } from '@longhaul/job-queue';
 import { JobsModule, queueName } from '@longhaul/jobs';
 import { PersistenceModule } from '@longhaul/persistence';
+import { SecretsModule } from '@longhaul/secrets';
 import { Handlers, type JobHandler } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { Housekeeping } from './housekeeping.js';
@@ -11,7 +13,7 @@ import { JobRunner } from './job-runner.js';
 import { VmProviders } from './vm-providers.js';
 
 @Module({
-  imports: [PersistenceModule, JobsModule.forWorkers(JobQueueModule), JobLogModule],
+  imports: [PersistenceModule, ArtifactsModule, JobsModule.forWorkers(JobQueueModule), JobLogModule, SecretsModule],
   providers: [JobRunner, VmProviders, Housekeeping, { provide: JobConsumer, useExisting: JobRunner }],
   exports: [JobConsumer],
 })

@@ -174,7 +174,7 @@ export class Attempts {
   }
 
   /** Runs `write` while the attempt is current; a claim by a later attempt waits until it has committed. */
-  private async fenced<T>(ref: AttemptRef, write: (tx: Transaction) => PromiseLike<T>): Promise<T> {
+  async fenced<T>(ref: AttemptRef, write: (tx: Transaction) => PromiseLike<T>): Promise<T> {
     return this.db.$transaction(async (tx) => {
       const held = await tx.$queryRaw<unknown[]>`
         SELECT FROM jobs WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' FOR UPDATE`;

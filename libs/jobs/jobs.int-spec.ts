@@ -29,6 +29,8 @@ const kind = defineJobKind({
 });
 const question = { message: 'Which?', schema: { type: 'object' as const, properties: {} } };
 const free = { ...kind, name: 'test.free', slot: undefined };
+const files = { ...kind, name: 'test.files', slot: 'files' as const };
+const alone = { ...kind, name: 'test.alone', slot: 'lifecycle' as const, alone: true as const };
 
 let test: TestDatabase;
 let connection: QueueConnection;
@@ -133,6 +135,48 @@ describe('submit', () => {
       if (result.status === 'rejected')
         expect(result.reason).toMatchObject({ code: 'vm_command_in_progress' });
     }
+  });
+
+  it('stores nothing beside a job that must be alone, nor that beside anything', async () => {
+    const command = await submit();
+    const refused = { code: 'vm_command_in_progress', details: { job_id: command.id } };
+    await expect(submit({ kind: alone })).rejects.toMatchObject(refused);
+    await expect(jobs.requireSlot(vm, 'lifecycle', true)).rejects.toMatchObject(refused);
+    await jobs.requireSlot(vm, 'lifecycle');
+    await jobs.cancel(command.id, {});
+    const lonely = await submit({ kind: alone });
+    const busy = { code: 'vm_busy', details: { job_id: lonely.id } };
+    for (const other of [kind, files, alone])
+      await expect(submit({ kind: other })).rejects.toMatchObject(busy);
+    await submit({ kind: free });
+    const elsewhere = await makeVm(test.db, caller);
+    await submit({ vm: elsewhere });
+  });
+
+  it('lets only one of racing submissions in where one must be alone', async () => {
+    for (let round = 0; round < 10; round++) {
+      const target = await makeVm(test.db, caller);
+      const kinds = [kind, alone, files, alone, kind];
+      const results = await Promise.allSettled(kinds.map((each) => submit({ kind: each, vm: target })));
+      const won = kinds.filter((_kind, index) => results[index]!.status === 'fulfilled');
+      expect(won.length).toBeGreaterThan(0);
+      if (won.includes(alone)) expect(won).toEqual([alone]);
+    }
+  });
+
+  it('does what belongs to the job with it or not at all', async () => {
+    const made = (id: string) => ({
+      vm: { id, host: vm.host, commandSlots: 1 },
+      isNewVm: true,
+      alongside: async () => {
+        if (id === vm.id) throw new Error('no');
+      },
+    });
+    const before = await test.db.job.count();
+    await expect(submit(made(vm.id))).rejects.toThrow('no');
+    expect(await test.db.job.count()).toBe(before);
+    const [one, again] = [newId(), newId()].map((id) => ({ ...made(id), idempotencyKey: 'new' }));
+    expect((await submit(one)).id).toBe((await submit(again)).id);
   });
 
   it('answers the same job for the same idempotency key, also while it holds the slot and after its end', async () => {

@@ -14,14 +14,7 @@ import { JobDelivery } from './delivery.js';
 import type { VmSlot } from './kind.js';
 import type { Answer, Question } from './questions.js';
 import { jobNotFound, queueName } from './states.js';
-import {
-  REDELIVER_SECONDS,
-  explainRefusal,
-  insertJob,
-  requireSlot,
-  slotsOf,
-  type Submission,
-} from './submission.js';
+import { REDELIVER_SECONDS, explainRefusal, insertJob, requireSlot, type Submission } from './submission.js';
 
 const LIVE = ['queued', 'running', 'awaiting_input'] as const;
 const WAIT_POLL_MS = 1_000;
@@ -79,8 +72,8 @@ export class Jobs {
   }
 
   /** Whether a job could have the slot now, for who asks a person before submitting it. Errors: those of `submit`. */
-  requireSlot(vm: Pick<Vm, 'id' | 'commandSlots'>, slot: VmSlot): Promise<void> {
-    return requireSlot(this.db, vm.id, slot, slotsOf(slot, vm));
+  requireSlot(vm: Pick<Vm, 'id' | 'commandSlots'>, slot: VmSlot, alone?: boolean): Promise<void> {
+    return requireSlot(this.db, vm, slot, alone);
   }
 
   async find(jobId: string, filter: JobFilter): Promise<Job> {

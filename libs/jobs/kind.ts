@@ -18,6 +18,8 @@ export interface JobKind<Payload = unknown, Result = unknown> {
   /** What a token needs to read or cancel such a job and its log. */
   readonly scope: Scope;
   readonly slot?: VmSlot;
+  /** Of a kind with a slot: refused while anything else holds a slot of the VM, and nothing else gets one while it lives. */
+  readonly alone?: true;
   /** It runs commands: none starts while commands are switched off, for everybody or on the VM. It waits until its deadline. */
   readonly exec?: true;
   readonly lane: Lane;

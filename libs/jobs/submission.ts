@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Audit } from '@longhaul/audit';
 import { AppError } from '@longhaul/errors';
-import { camelKeys, newId, type Job, type Transaction } from '@longhaul/persistence';
+import { Prisma, camelKeys, newId, type Job, type Transaction } from '@longhaul/persistence';
 import type { JobKind, Lane, VmSlot } from './kind.js';
 
 /** How long after a delivery (or its failure) an unclaimed job is delivered again. */
@@ -13,6 +13,10 @@ export interface Submission<Payload> {
   by: { userId: string; tokenId?: string; clientId?: string };
   projectId: string;
   vm?: { id: string; host: string; commandSlots: number };
+  /** The job makes its VM: of two submissions, the ids of both are no difference. */
+  isNewVm?: boolean;
+  /** Done in the transaction that stores the job, when it does; what it throws keeps the job from being made. */
+  alongside?: (tx: Transaction) => Promise<void>;
   label?: string;
   /** Instead of the kind's own. */
   lane?: Lane;
@@ -37,14 +41,15 @@ export async function insertJob<P>(
 ): Promise<Job | undefined> {
   const { kind, payload, by, projectId, vm } = submission;
   const slots = kind.slot && vm ? slotsOf(kind.slot, vm) : 1;
+  if (kind.slot && vm) await holdStill(tx, vm.id, kind.alone);
   const [row] = await tx.$queryRaw<object[]>`
     INSERT INTO jobs (id, kind, version, project_id, user_id, token_id, vm_id, host, lane, scope, label, payload, slot,
-      slot_index, exec, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id,
+      slot_index, exec, alone, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id,
       tool, traceparent)
     SELECT ${newId()}::uuid, ${kind.name}, ${kind.version}, ${projectId}::uuid, ${by.userId}::uuid,
       ${by.tokenId ?? null}::uuid, ${vm?.id ?? null}::uuid, ${vm?.host ?? null}, ${submission.lane ?? kind.lane},
       ${kind.scope}, ${submission.label ?? null}, ${JSON.stringify(payload)}::jsonb, ${kind.slot ?? null}, free.slot_index,
-      ${kind.exec ?? false},      ${kind.runSeconds(payload)}::int, now() + ${submission.queueSeconds ?? kind.queueSeconds} * interval '1 second',
+      ${kind.exec ?? false}, ${kind.alone ?? false}, ${kind.runSeconds(payload)}::int, now() + ${submission.queueSeconds ?? kind.queueSeconds} * interval '1 second',
       1, now() + ${REDELIVER_SECONDS} * interval '1 second', ${submission.idempotencyKey ?? null}, ${hashArguments(submission)},
       ${submission.requestId ?? null}, ${submission.tool ?? null}, ${submission.traceparent ?? null}
     FROM projects,
@@ -53,13 +58,16 @@ export async function insertJob<P>(
         WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE vm_id = ${vm?.id ?? null}::uuid AND slot = ${kind.slot ?? null}
           AND slot_index = i AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined))) AS free
     WHERE projects.id = ${projectId}::uuid
-      AND (${kind.slot ?? null}::text IS NULL OR free.slot_index IS NOT NULL)
+      AND (${kind.slot ?? null}::text IS NULL OR (free.slot_index IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM jobs WHERE vm_id = ${vm?.id ?? null}::uuid AND slot IS NOT NULL
+          AND (alone OR ${kind.alone ?? false}) AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined))))
       AND projects.live_job_limit > (SELECT count(*) FROM (SELECT FROM jobs
         WHERE project_id = ${projectId}::uuid AND state IN ('queued', 'running', 'awaiting_input')
         LIMIT projects.live_job_limit) AS live)
     ON CONFLICT DO NOTHING RETURNING *`;
   if (!row) return undefined;
   const job = camelKeys<Job>(row);
+  await submission.alongside?.(tx);
   const { id: jobId, vmId, requestId } = job;
   const args = { kind: kind.name, label: submission.label, ...(payload as object) };
   await audit.write(tx, {
@@ -94,7 +102,7 @@ export async function explainRefusal<P>(
       );
     }
   }
-  if (kind.slot && vm) await requireSlot(tx, vm.id, kind.slot, slotsOf(kind.slot, vm));
+  if (kind.slot && vm) await requireSlot(tx, vm, kind.slot, kind.alone);
   const project = await tx.project.findUniqueOrThrow({ where: { id: submission.projectId } });
   const live = await tx.job.count({
     where: { projectId: project.id, state: { in: ['queued', 'running', 'awaiting_input'] } },
@@ -116,17 +124,40 @@ export const slotsOf = (slot: VmSlot, { commandSlots }: { commandSlots: number }
   slot === 'command' ? commandSlots : 1;
 
 /**
- * `slots` is how many the VM has. Whether one that is free now is taken for a job is known only when that is made. Errors:
- * `vm_command_in_progress`, `vm_busy`.
+ * Whether a job could have a slot now, `alone` or not. Whether what is free now is free for a job is known only when that is
+ * made. Errors: `vm_command_in_progress`, `vm_busy`.
  */
-export async function requireSlot(tx: Transaction, vmId: string, slot: VmSlot, slots: number): Promise<void> {
-  const holders = await tx.$queryRaw<{ id: string; quarantined: boolean }[]>`
-    SELECT id, quarantined FROM jobs WHERE vm_id = ${vmId}::uuid AND slot = ${slot}
-      AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined) ORDER BY created_at LIMIT ${slots}`;
-  if (holders.length >= slots) throw slotHeld(slot, holders[0]!);
+export async function requireSlot(
+  tx: Transaction,
+  vm: { id: string; commandSlots: number },
+  slot: VmSlot,
+  alone = false,
+): Promise<void> {
+  const holders = await tx.$queryRaw<Holder[]>`
+    SELECT id, slot, alone, quarantined FROM jobs WHERE vm_id = ${vm.id}::uuid AND slot IS NOT NULL
+      AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined) ORDER BY created_at`;
+  const same = holders.filter((holder) => holder.slot === slot);
+  if (same.length >= slotsOf(slot, vm)) throw slotHeld(same[0]!);
+  const other = holders.find((holder) => alone || holder.alone);
+  if (other) throw slotHeld(other);
 }
 
-function slotHeld(slot: string, holder: { id: string; quarantined: boolean }): AppError {
+interface Holder {
+  id: string;
+  slot: string;
+  alone: boolean;
+  quarantined: boolean;
+}
+
+/** Until the end of the transaction no job of the VM that must be alone is stored beside one that this does not know of. */
+async function holdStill(tx: Transaction, vmId: string, alone = false): Promise<void> {
+  const key = Prisma.sql`hashtextextended(${vmId}, 0)`;
+  // Those that do not mind each other do not wait for each other.
+  if (alone) await tx.$executeRaw`SELECT pg_advisory_xact_lock(${key})`;
+  else await tx.$executeRaw`SELECT pg_advisory_xact_lock_shared(${key})`;
+}
+
+function slotHeld({ slot, ...holder }: Holder): AppError {
   const details = { job_id: holder.id };
   const what = holder.quarantined ? 'is being cleaned up after' : 'is held by';
   return slot === 'command'
@@ -138,7 +169,7 @@ function slotHeld(slot: string, holder: { id: string; quarantined: boolean }): A
     : new AppError('vm_busy', `The VM ${what} job ${holder.id}. Wait for it or cancel it.`, details);
 }
 
-function hashArguments<P>({ kind, vm, label, payload, projectId }: Submission<P>): Buffer {
-  const text = JSON.stringify([kind.name, projectId, vm?.id, label, payload]);
+function hashArguments<P>({ kind, vm, isNewVm, label, payload, projectId }: Submission<P>): Buffer {
+  const text = JSON.stringify([kind.name, projectId, isNewVm ? undefined : vm?.id, label, payload]);
   return createHash('sha256').update(text).digest();
 }

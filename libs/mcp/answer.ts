@@ -8,7 +8,7 @@ import {
   type CallToolResult,
 } from '@modelcontextprotocol/server';
 import type { Services } from './call.js';
-import type { Tool } from './tool.js';
+import type { Reader, Tool } from './tool.js';
 
 /** The extension that makes tasks of jobs (revision 2026-07-28). */
 export const TASKS_EXTENSION = 'io.modelcontextprotocol/tasks';
@@ -31,11 +31,16 @@ export function toError(error: AppError): CallToolResult {
  * What a tool answers about its job, the same to who waited and to who asks for the task. A job that ended other than well is
  * a result with `isError`. Throws ProtocolError where the job met a fault of ours.
  */
-export async function answerOf(tool: Tool, job: Job, services: Services): Promise<CallToolResult> {
+export async function answerOf(
+  tool: Tool,
+  job: Job,
+  services: Services,
+  reader?: Reader,
+): Promise<CallToolResult> {
   const fault = faultOf(job);
   if (fault) throw fault;
   if (!('answer' in tool.work)) throw new Error(`${tool.name} makes no jobs`);
-  const result = toResult(tool, await tool.work.answer(job, services));
+  const result = toResult(tool, await tool.work.answer(job, services, reader));
   return isFinal(job.state) && job.state !== 'succeeded' ? { ...result, isError: true } : result;
 }
 

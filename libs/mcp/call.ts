@@ -1,8 +1,10 @@
 import { actorOf, projectFor, type Access, type Caller } from '@longhaul/access';
+import type { Artifacts } from '@longhaul/artifacts';
 import { AppError } from '@longhaul/errors';
 import type { JobLog } from '@longhaul/job-log';
 import type { JobKind, Jobs, Progress, Submission } from '@longhaul/jobs';
 import type { Database, Job } from '@longhaul/persistence';
+import type { StoredSecrets } from '@longhaul/secrets';
 import type { InputRequests } from '@modelcontextprotocol/server';
 import { answersTo, digestOf, type Asking, type InputAnswers } from './input.js';
 import { answerQuestions } from './questions.js';
@@ -46,9 +48,16 @@ export interface Services {
   db: Database;
   jobs: Jobs;
   jobLog: JobLog;
+  artifacts: Artifacts;
+  secrets: StoredSecrets;
 }
 
-type SubmitOptions = Pick<Submission<unknown>, 'label' | 'lane' | 'queueSeconds' | 'idempotencyKey'>;
+type SubmitOptions = Partial<
+  Pick<
+    Submission<unknown>,
+    'label' | 'lane' | 'queueSeconds' | 'idempotencyKey' | 'projectId' | 'vm' | 'isNewVm' | 'alongside'
+  >
+>;
 
 /** One call of a tool as its handler sees it: every gate has been passed, everything named in the arguments has been found. */
 export class Call<R extends Found = Found> {

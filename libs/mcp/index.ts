@@ -5,4 +5,11 @@ export { McpModule } from './mcp.module.js';
 export type { PromptDefinition } from './prompt.js';
 export { defineResource, type Completion, type Resource } from './resource.js';
 export type { Selection } from './selection.js';
-export { defineJobTool, defineTool, type Catalog, type Tool, type ToolDefinition } from './tool.js';
+export {
+  defineJobTool,
+  defineTool,
+  type Catalog,
+  type Reader,
+  type Tool,
+  type ToolDefinition,
+} from './tool.js';

@@ -1,10 +1,12 @@
 import { Injectable } from '@nestjs/common';
 import { Access, Rates, actorOf, requireChange, requireExecSwitch, requireOpen } from '@longhaul/access';
+import { Artifacts } from '@longhaul/artifacts';
 import { Audit, resultOf } from '@longhaul/audit';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
 import { JobLog } from '@longhaul/job-log';
 import { Jobs, isFinal } from '@longhaul/jobs';
 import { Database, type Job, type Vm } from '@longhaul/persistence';
+import { StoredSecrets } from '@longhaul/secrets';
 import { createLogger, traceIdOf } from '@longhaul/telemetry';
 import type { CallToolResult, InputRequiredResult } from '@modelcontextprotocol/server';
 import { answerOf, toError, toResult } from './answer.js';
@@ -46,10 +48,12 @@ export class CallPipeline {
     db: Database,
     jobs: Jobs,
     jobLog: JobLog,
+    artifacts: Artifacts,
     private readonly states: RequestStates,
     private readonly rates: Rates,
+    secrets: StoredSecrets,
   ) {
-    this.services = { access, db, jobs, jobLog };
+    this.services = { access, db, jobs, jobLog, artifacts, secrets };
   }
 
   /**
@@ -172,11 +176,11 @@ export class CallPipeline {
   private async workAsJob(tool: Tool, work: Work, call: Call, args: Record<string, unknown>) {
     const job = await work.submit(call, args);
     if (call.request.client?.tasks) return { job };
-    if (work.answerWithinMs === 0) return answerOf(tool, job, this.services);
+    if (work.answerWithinMs === 0) return answerOf(tool, job, this.services, call.caller);
     const last = await call.waitFor(job.id, ({ state }) => isFinal(state), work.answerWithinMs);
     // Who takes the request back before the id was answered could never stop the job.
     if (call.request.cancelled?.aborted) await call.cancel(job.id);
-    return answerOf(tool, last, this.services);
+    return answerOf(tool, last, this.services, call.caller);
   }
 
   /** Every gate in its order; answers the call and the parsed arguments. */
@@ -203,7 +207,7 @@ export class CallPipeline {
     if ('submit' in tool.work) await this.rates.submission(caller);
     // The statement that makes a job takes its slot, too. Asking before is for persons, who need not confirm in vain.
     if (trail.vm && tool.vm?.slot && tool.confirmation)
-      await this.services.jobs.requireSlot(trail.vm, tool.vm.slot);
+      await this.services.jobs.requireSlot(trail.vm, tool.vm.slot, tool.vm.alone && args.force !== true);
     const call = new Call(tool, args, request, this.services, trail.vm, trail.job, signal);
     trail.call = call;
     if (client?.state) requireStateOf(call.digest, client);

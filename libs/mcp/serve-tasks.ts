@@ -28,7 +28,9 @@ export function serveTasks(
       return pipeline.runOnTask(method, taskId, request, tools, effect, bound).catch(asProtocolError);
     });
 
-  serve('tasks/get', 'reads', ({ job, tool, services }) => detailedTaskOf(job, tool, services, ttlMs));
+  serve('tasks/get', 'reads', ({ job, tool, services, request }) =>
+    detailedTaskOf(job, tool, services, ttlMs, request.caller),
+  );
   serve('tasks/cancel', 'changes', async ({ job, services, request }) => {
     await services.jobs.cancel(job.id, actorOfRequest(request));
     return {};

@@ -4,7 +4,7 @@ import type { CallToolResult, InputRequests, ProtocolError } from '@modelcontext
 import { answerOf, faultOf } from './answer.js';
 import type { Services } from './call.js';
 import { questionsOf } from './questions.js';
-import type { Tool } from './tool.js';
+import type { Reader, Tool } from './tool.js';
 
 // How a job looks as a task of the extension io.modelcontextprotocol/tasks, revision 2026-07-28.
 
@@ -53,6 +53,7 @@ export async function detailedTaskOf(
   tool: Tool,
   services: Services,
   ttlMs: number,
+  reader?: Reader,
 ): Promise<DetailedTask> {
   const task = taskOf(job, ttlMs);
   switch (task.status) {
@@ -60,7 +61,10 @@ export async function detailedTaskOf(
       return { ...task, inputRequests: await questionsOf(job, services) };
     case 'completed':
       // Inside a task the result has its own discriminator, which clients insist on.
-      return { ...task, result: { resultType: 'complete', ...(await answerOf(tool, job, services)) } };
+      return {
+        ...task,
+        result: { resultType: 'complete', ...(await answerOf(tool, job, services, reader)) },
+      };
     case 'failed': {
       const { code, message, data } = faultOf(job) as ProtocolError;
       return { ...task, error: { code, message, data } };

@@ -1,4 +1,4 @@
-import type { Scope } from '@longhaul/access';
+import type { Caller, Scope } from '@longhaul/access';
 import type { VmSlot } from '@longhaul/jobs';
 import type { Job, Vm } from '@longhaul/persistence';
 import type { ContentBlock, Tool as ListedTool } from '@modelcontextprotocol/server';
@@ -28,9 +28,10 @@ export interface ToolDeclaration<Input extends z.ZodObject, Output extends z.Zod
   };
   /**
    * What is asked of the VM that `vm_id` names: that it is not known to be off, that its owner lets commands in, that the slot
-   * which the tool's job takes is free before a person is asked to confirm.
+   * which the tool's job takes is free before a person is asked to confirm; `alone`: every slot, unless an argument `force`
+   * is true.
    */
-  vm?: { running?: true; exec?: true; slot?: VmSlot };
+  vm?: { running?: true; exec?: true; slot?: VmSlot; alone?: true };
   confirmation?: Confirmation<Resolved<z.output<Input>>, z.output<Input>>;
   /**
    * A strict object. Arguments of these names are looked up among the caller's own things before `handle` runs:
@@ -71,9 +72,15 @@ export interface JobWork<R extends Found, Args, Output> {
   /** Who does not know tasks cannot call it. */
   task?: 'required';
   submit(call: Call<R>, args: Args): Promise<Job>;
-  /** What the tool says about the job, ended or not: the same to who waited and to who asks for the task later. */
-  answer(job: Job, services: Services): Promise<Output>;
+  /**
+   * What the tool says about the job, ended or not: the same to who waited and to who asks for the task later. Without a
+   * `reader` it is told unasked, so nothing that is told only once belongs in it.
+   */
+  answer(job: Job, services: Services, reader?: Reader): Promise<Output>;
 }
+
+/** Who gets an answer. */
+export type Reader = Pick<Caller, 'userId'>;
 
 /** A tool whose work is a job. */
 export interface JobToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject>

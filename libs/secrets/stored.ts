@@ -54,6 +54,25 @@ export class StoredSecrets {
     return id;
   }
 
+  /**
+   * As `keepOnce`, under an id of the caller's own (a UUID). The first call makes the secret, and later ones answer the same,
+   * so that work may be repeated until somebody is told.
+   */
+  async keepOnceFor(
+    tx: Transaction,
+    id: string,
+    userId: string,
+    make: () => Buffer,
+    seconds: number,
+  ): Promise<Buffer> {
+    const secret = this.seal('one_time_secrets', id, make());
+    await tx.$executeRaw`
+      INSERT INTO one_time_secrets (id, user_id, secret, expires_at)
+      VALUES (${id}::uuid, ${userId}::uuid, ${secret}, now() + ${seconds} * interval '1 second') ON CONFLICT DO NOTHING`;
+    const kept = await tx.oneTimeSecret.findUniqueOrThrow({ where: { id } });
+    return this.open('one_time_secrets', id, kept.secret);
+  }
+
   /** The secret, which is deleted with that; undefined for one that was delivered, has expired, or is somebody else's. */
   async deliverOnce(secretId: string, userId: string): Promise<Buffer | undefined> {
     const id = parseId(secretId);

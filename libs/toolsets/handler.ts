@@ -1,3 +1,5 @@
+import { AppError } from '@longhaul/errors';
+import type { Artifacts } from '@longhaul/artifacts';
 import type { Answer, AttemptRef, Attempts, JobKind, Outcome, Progress, Question } from '@longhaul/jobs';
 import type { LogStream, LogWriter } from '@longhaul/job-log';
 import type { Database, Job, Vm } from '@longhaul/persistence';
@@ -16,7 +18,13 @@ export interface JobContext {
   openLog(stream: LogStream): Promise<LogWriter>;
   /** Bytes that a stream of the job's log keeps. */
   readonly logLimitBytes: number;
+  readonly artifacts: Artifacts;
   vmProvider(vm: Vm): VmProvider;
+  /**
+   * The job's one-time secret: what `make` gives to the first attempt that asks, the same to later ones. Whoever made the job
+   * is told it once, when the job has succeeded (jobs/root-password.ts); a week later it is gone.
+   */
+  secret(make: () => Buffer): Promise<Buffer>;
   /**
    * The answers of a person to each of the questions. While one is missing it throws AwaitingInput, which ends the attempt:
    * `run` begins anew, in any worker, once all are there, so what comes before must be safe to repeat. A key is unique over
@@ -53,7 +61,9 @@ export class Handlers extends Map<string, JobHandler> {
 
 export const defineHandler = <Payload>(handler: JobHandler<Payload>): JobHandler => handler as JobHandler;
 
-/** The job's VM. It exists: rows of VMs outlive their jobs. */
-export function vmOf({ db, job }: Pick<JobContext, 'db' | 'job'>): Promise<Vm> {
-  return db.vm.findUniqueOrThrow({ where: { id: job.vmId ?? '' } });
+/** The job's VM. Errors: `vm_not_found`, when it was deleted before this job came to its turn. */
+export async function vmOf({ db, job }: Pick<JobContext, 'db' | 'job'>): Promise<Vm> {
+  const vm = job.vmId && (await db.vm.findUnique({ where: { id: job.vmId } }));
+  if (!vm) throw new AppError('vm_not_found', 'The VM has been deleted.');
+  return vm;
 }

@@ -1,0 +1,8 @@
+-- AlterTable
+ALTER TABLE "projects" ADD COLUMN     "cpu_limit" INTEGER NOT NULL DEFAULT 64,
+ADD COLUMN     "disk_limit_gb" INTEGER NOT NULL DEFAULT 2048,
+ADD COLUMN     "memory_limit_mb" INTEGER NOT NULL DEFAULT 131072,
+ADD COLUMN     "vm_limit" INTEGER NOT NULL DEFAULT 20;
+
+-- AlterTable
+ALTER TABLE "jobs" ADD COLUMN     "alone" BOOLEAN NOT NULL DEFAULT false;
