@@ -11,13 +11,14 @@ const BELOW = {
   access: ['errors', 'config', 'telemetry', 'persistence', 'audit'],
   secrets: ['errors', 'config', 'persistence'],
   oauth: ['errors', 'config', 'telemetry', 'persistence', 'access', 'secrets'],
+  artifacts: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'secrets'],
   jobs: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access'],
   'job-log': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   'job-queue': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   // What reaches machines sees neither database, queue nor MCP.
   guest: ['errors'],
   'vm-providers': ['errors', 'guest'],
-  mcp: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'secrets', 'jobs', 'job-log'],
+  mcp: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'secrets', 'artifacts', 'jobs', 'job-log'],
 };
 const ALL = [...Object.keys(BELOW), 'toolsets'];
 

@@ -1,5 +1,6 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { AccessModule, RatesModule } from '@longhaul/access';
+import { ArtifactsModule } from '@longhaul/artifacts';
 import { AuditModule } from '@longhaul/audit';
 import { ConfigModule } from '@longhaul/config';
 import { JobLogModule } from '@longhaul/job-log';
@@ -28,6 +29,7 @@ export class ApiModule {
       RatesModule,
       AuditModule,
       SecretsModule,
+      ArtifactsModule,
       JobLogModule,
       JobsModule.with(JobQueueModule),
     ];
@@ -38,6 +40,7 @@ export class ApiModule {
         PersistenceModule,
         AccessModule,
         OauthModule,
+        ArtifactsModule,
         McpModule.with(served, services),
       ],
       controllers: [McpController, HealthController],

@@ -1,4 +1,5 @@
 import { ratesConfig } from '@longhaul/access';
+import { artifactsConfig } from '@longhaul/artifacts';
 import { envInteger, envList } from '@longhaul/config';
 import { jobQueueConfig } from '@longhaul/job-queue';
 import { retentionConfig } from '@longhaul/jobs';
@@ -20,6 +21,7 @@ export const apiConfig = z.object({
   ...secretsConfig.shape,
   ...ratesConfig.shape,
   ...oauthConfig.shape,
+  ...artifactsConfig.shape,
   PORT: envInteger(0, 65_535).default(7777).describe('Port of the API; 0 takes a free one'),
   HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
   ...networkConfig.shape,

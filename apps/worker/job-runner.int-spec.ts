@@ -11,6 +11,7 @@ import { correlation, setLogLevel } from '@longhaul/telemetry';
 import { Handlers, defineHandler, type JobContext } from '@longhaul/toolsets/handler';
 import { z } from 'zod';
 import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { testArtifacts } from '../../test/support/artifacts.js';
 import { NoDelivery } from '../../test/support/hand-worker.js';
 import { workerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
@@ -57,10 +58,11 @@ function runner(work: (context: JobContext) => Promise<unknown>): JobRunner {
   });
   const { db, changes } = test;
   const attempts = new Attempts(db, jobs, config);
+  const { artifacts } = testArtifacts(test, home);
   const providers = new VmProviders(config);
   const secrets = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
   const kinds = new Handlers([handler]);
-  return new JobRunner(config, db, attempts, new JobLog(db), changes, providers, kinds, secrets);
+  return new JobRunner(config, db, attempts, new JobLog(db), changes, providers, kinds, artifacts, secrets);
 }
 
 const submit = (more: object = {}) =>

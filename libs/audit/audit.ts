@@ -5,7 +5,14 @@ import { exportAudit, searchAudit, type AuditFilter, type AuditPage } from './se
 
 /** One event of the audit. Arguments are redacted and bounded here, whoever wrote them. */
 export interface AuditEntry {
-  event: 'job.submitted' | 'job.answered' | 'job.cancel_requested' | 'job.finished' | 'call';
+  event:
+    | 'job.submitted'
+    | 'job.answered'
+    | 'job.cancel_requested'
+    | 'job.finished'
+    | 'artifact.uploaded'
+    | 'artifact.downloaded'
+    | 'call';
   userId?: string | null;
   tokenId?: string | null;
   /** Of OAuth. */

@@ -34,6 +34,14 @@ export const envList = z.string().transform((text) =>
     .filter(Boolean),
 );
 
+/** `https://longhaul.example.com:8443`: nothing after host and port. */
+export const envOrigin = z
+  .url({ protocol: /^https?$/ })
+  .refine((text) => URL.canParse(text) && new URL(text).origin === text.replace(/\/$/, ''), {
+    error: 'must be an origin: scheme, host and port, nothing after it',
+  })
+  .transform((text) => new URL(text).origin);
+
 export const envSwitch = z.enum(['true', 'false']).transform((text) => text === 'true');
 
 /** Under this token every module finds the parsed configuration of its app. */

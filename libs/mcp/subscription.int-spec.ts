@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { Access, Rates, ratesConfig } from '@longhaul/access';
+import { Access, Rates, ratesConfig, type Caller } from '@longhaul/access';
 import { JobLog, LogGrowth } from '@longhaul/job-log';
 import { Jobs } from '@longhaul/jobs';
 import { StateChanges, type Vm } from '@longhaul/persistence';
@@ -15,6 +15,7 @@ import {
   type TestDatabase,
 } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
+import { testArtifacts } from '../../test/support/artifacts.js';
 import { HandWorker, NoDelivery } from '../../test/support/hand-worker.js';
 import { listen, type Listener } from '../../test/support/listen.js';
 import { vmCommand } from '../toolsets/commands/vm-command.job.js';
@@ -67,10 +68,9 @@ interface Served {
 /** A subscription of the caller's on a server of its own, with short times. */
 async function serve(
   filter: Filter,
-  { changes = test.changes, read = true, beatMs = 50, stalledMs = 60_000 } = {},
+  { changes = test.changes, access = new Access(test.db), read = true, beatMs = 50, stalledMs = 60_000 } = {},
 ): Promise<Served> {
   const { db, audit } = test;
-  const access = new Access(db);
   const stored = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
   const states = new RequestStates(db, stored);
   const pipeline = new CallPipeline(
@@ -79,8 +79,10 @@ async function serve(
     db,
     jobs,
     new JobLog(db),
+    testArtifacts(test, '/nowhere').artifacts,
     states,
     new Rates(db, ratesConfig.parse({})),
+    stored,
   );
   const servers = new McpServers(product, { JOB_RETENTION_DAYS: 30 } as never, pipeline, states);
   const topics = new Topics(product, servers, growth, changes, pipeline);
@@ -162,6 +164,31 @@ it('looks again after a while, as a notification may have been lost', async () =
     .tasks()
     .map(({ lastUpdatedAt, statusMessage }) => `${String(lastUpdatedAt)} ${String(statusMessage)}`);
   expect(new Set(tasks).size).toBe(tasks.length);
+  listener.close();
+  await over;
+});
+
+it('tells what changed after the caller was read and before it was told', async () => {
+  const { tokenId } = user.caller;
+  let ignore = () => {};
+  const noticed = new Promise<void>((resolve) => (ignore = test.changes.on(tokenId, resolve)));
+  /** The first time something changes between the reading and its use. */
+  class OvertakenAccess extends Access {
+    private isFirst = true;
+    override async renew(caller: Caller) {
+      const now = await super.renew(caller);
+      if (this.isFirst) {
+        this.isFirst = false;
+        await test.db.token.update({ where: { id: tokenId }, data: { scopes: ['vms:read'] } });
+        await noticed;
+        ignore();
+      }
+      return now;
+    }
+  }
+  const access = new OvertakenAccess(test.db);
+  const { listener, over } = await serve({ toolsListChanged: true }, { access, beatMs: 60_000 });
+  await listener.frame(({ method }) => method === 'notifications/tools/list_changed');
   listener.close();
   await over;
 });

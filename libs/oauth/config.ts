@@ -1,15 +1,8 @@
-import { envInteger, envList, envSwitch } from '@longhaul/config';
+import { envInteger, envList, envOrigin, envSwitch } from '@longhaul/config';
 import { z } from 'zod';
 
-const origin = z
-  .url({ protocol: /^https?$/ })
-  .refine((text) => URL.canParse(text) && new URL(text).origin === text.replace(/\/$/, ''), {
-    error: 'must be an origin: scheme, host and port, nothing after it',
-  })
-  .transform((text) => new URL(text).origin);
-
 export const oauthConfig = z.object({
-  PUBLIC_URL: origin
+  PUBLIC_URL: envOrigin
     .optional()
     .meta({ default: 'http://127.0.0.1 and the port' })
     .describe('Origin under which clients reach the API; names the OAuth issuer and the MCP resource'),
