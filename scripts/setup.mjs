@@ -87,6 +87,7 @@ const runTools = [
   ],
   ['qemu-img', ['qemu-utils', 'qemu-img', 'qemu-tools', 'qemu-img', 'qemu-img', 'qemu']],
   ['zstd', ['zstd', 'zstd', 'zstd', 'zstd', 'zstd', 'zstd']],
+  ['socat', ['socat', 'socat', 'socat', 'socat', 'socat', 'socat']],
   ['setpriv', ['util-linux', 'util-linux', 'util-linux', 'util-linux', 'setpriv', '']],
 ];
 const imageTools = [

@@ -52,7 +52,9 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
       home,
       say,
     );
-  const worker = service('worker');
+  const scheme = fromEnvironment('TLS_CERT_FILE') ? 'https' : 'http';
+  const address = `${scheme}://127.0.0.1:${port}`;
+  const worker = service('worker', { LONGHAUL_GUEST_GATEWAY: process.env.LONGHAUL_GUEST_GATEWAY || address });
   const api = service('api', { PORT: String(port) });
   shutdown.add('worker', 20_000, () => worker.stop(15_000));
   shutdown.add('API', 10_000, () => api.stop(8_000));
@@ -65,8 +67,6 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
   ]).finally(() => clearTimeout(slow));
   shutdown.signal.throwIfAborted();
 
-  const scheme = fromEnvironment('TLS_CERT_FILE') ? 'https' : 'http';
-  const address = `${scheme}://127.0.0.1:${port}`;
   const ready = { mcp_url: `${address}/mcp`, api_url: address, token, vm_id: vmId };
   writeReadyFile(home, ready);
   console.log(summary(ready));

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { artifactsConfig } from '@longhaul/artifacts';
 import { auditConfig } from '@longhaul/audit';
-import { envInteger, envList } from '@longhaul/config';
+import { envInteger, envList, envOrigin } from '@longhaul/config';
 import { jobLogConfig } from '@longhaul/job-log';
 import { jobQueueConfig } from '@longhaul/job-queue';
 import { jobsConfig, retentionConfig } from '@longhaul/jobs';
@@ -38,11 +38,10 @@ export const workerConfig = z.object({
     .default(50)
     .describe('Jobs that a caller waits for run at once, of each host'),
   VM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto').describe('How QEMU runs guests'),
-  LONGHAUL_GUEST_GATEWAY: z
-    .url({ protocol: /^https?$/ })
+  LONGHAUL_GUEST_GATEWAY: envOrigin
     .optional()
     .describe(
-      'Address of the API for guests of this worker (http or https, no path); they see it as http://10.0.2.100 and reach nothing else. Default: files are pushed through the guest agent',
+      'The one server that guests of QEMU reach, as http://10.0.2.100: the API, so that they fetch files from it; `longhaul up` sets it',
     ),
   VM_USER: z.string().optional().describe('System user that QEMU runs as; only as root'),
 });

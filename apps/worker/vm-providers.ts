@@ -17,6 +17,7 @@ export class VmProviders {
       imagesDirectory: config.LONGHAUL_IMAGES ?? join(config.LONGHAUL_HOME, 'images'),
       accelerator: config.VM_ACCELERATOR,
       runAsUser: config.VM_USER,
+      guestGateway: config.LONGHAUL_GUEST_GATEWAY,
     });
     this.providers = new Map([qemu].map((provider) => [provider.name, provider]));
   }

@@ -6,6 +6,8 @@ export interface ProviderUnderTest {
   provider(): VmProvider;
   /** A spec that the provider can serve, without id. */
   spec: Omit<VmSpec, 'id'>;
+  /** An image with another system than the spec's. */
+  otherImage: string;
   close(): Promise<void>;
 }
 
@@ -41,6 +43,15 @@ export function describeVmProvider(name: string, prepare: () => Promise<Provider
       await provider.delete(id);
       await expect(provider.start(id)).rejects.toMatchObject({ code: 'vm_not_found' });
       await expect(provider.start('../../etc')).rejects.toMatchObject({ code: 'vm_not_found' });
+      for (const call of [
+        provider.reinstall(id, underTest.otherImage, 'token'),
+        provider.resize(id, { cpus: 1, memoryMb: 512 }),
+        provider.growDisk(id, 20),
+        provider.rename(id, 'other'),
+        provider.addresses(id),
+        provider.metrics(id),
+      ])
+        await expect(call).rejects.toMatchObject({ code: 'vm_not_found' });
       await expect(provider.guest(id).session((guest) => guest.ping())).rejects.toMatchObject({
         code: 'guest_unreachable',
       });
@@ -116,6 +127,71 @@ export function describeVmProvider(name: string, prepare: () => Promise<Provider
       await expect(provider.reset(id)).rejects.toMatchObject({ code: 'vm_state_blocked' });
       await provider.start(id);
       expect(await sh('cat /root/file')).toBe('on disk');
+    }, 240_000);
+
+    it('says where the VM is reached, and what it uses', async () => {
+      const [address] = await provider.addresses(id);
+      expect(await sh('ip address show dev eth0')).toContain(` ${address!.address}/`);
+      const before = await provider.metrics(id);
+      await sh('head -c 20000000 /dev/urandom >/root/random; sync; rm /root/random');
+      const after = await provider.metrics(id);
+      expect(after.diskWrittenBytes! - before.diskWrittenBytes!).toBeGreaterThanOrEqual(20e6);
+      expect(after.memoryBytes).toBe(underTest.spec.memoryMb * 2 ** 20);
+      expect(after.diskBytes).toBe(underTest.spec.diskGb * 2 ** 30);
+      expect(after.cpuPercent).toBeGreaterThanOrEqual(0);
+      expect(after.cpuPercent).toBeLessThanOrEqual(100);
+    }, 60_000);
+
+    it('grows a disk while the guest runs, and never shrinks one', async () => {
+      const { diskGb } = underTest.spec;
+      const size = () => sh('cat /sys/block/vda/size').then((sectors) => Number(sectors) / 2 ** 21);
+      await provider.growDisk(id, diskGb + 1);
+      await underTest.provider().growDisk(id, diskGb + 1);
+      expect(await size()).toBe(diskGb + 1);
+      await expect(provider.growDisk(id, diskGb)).rejects.toMatchObject({ code: 'invalid_arguments' });
+      expect(await size()).toBe(diskGb + 1);
+    }, 60_000);
+
+    it('changes CPUs and memory only while the VM is off', async () => {
+      const { cpus, memoryMb, diskGb } = underTest.spec;
+      const larger = { cpus: cpus + 1, memoryMb: memoryMb + 256 };
+      await provider.resize(id, { cpus, memoryMb });
+      await expect(provider.resize(id, larger)).rejects.toMatchObject({ code: 'vm_state_blocked' });
+      await provider.stop(id);
+      await expect(provider.resize(id, { ...larger, cpus: 0 })).rejects.toMatchObject({
+        code: 'invalid_arguments',
+      });
+      await provider.resize(id, larger);
+      await provider.growDisk(id, diskGb + 2);
+      expect(await provider.addresses(id)).toEqual([]);
+      expect((await provider.metrics(id)).memoryBytes).toBeUndefined();
+      await underTest.provider().start(id);
+      const seen = await sh('nproc; cat /sys/block/vda/size; cat /root/file');
+      expect(seen.split('\n')).toEqual([`${cpus + 1}`, `${(diskGb + 2) * 2 ** 21}`, 'on disk']);
+      expect((await provider.metrics(id)).memoryBytes).toBe(larger.memoryMb * 2 ** 20);
+    }, 240_000);
+
+    it('reinstalls: another system on a new disk, once for each token', async () => {
+      const system = () => sh('. /etc/os-release; echo $ID $VERSION_ID; hostname; ls /root/file 2>&1');
+      const before = await system();
+      await provider.rename(id, 'renamed');
+      expect(await system()).toBe(before);
+      await expect(provider.reinstall(id, 'no-such-image', 'first')).rejects.toMatchObject({
+        code: 'image_not_found',
+      });
+      expect(await power()).toBe('running');
+      await provider.reinstall(id, underTest.otherImage, 'first');
+      const [release, hostname, file] = (await system()).split('\n');
+      expect(release).not.toBe(before.split('\n')[0]);
+      expect(hostname).toBe('renamed');
+      expect(file).toMatch(/No such file/);
+      await sh('echo since >/root/since; sync');
+      await underTest.provider().reinstall(id, underTest.otherImage, 'first');
+      expect(await sh('cat /root/since; cat /sys/block/vda/size')).toBe(
+        `since\n${(underTest.spec.diskGb + 2) * 2 ** 21}`,
+      );
+      await provider.reinstall(id, underTest.spec.image, 'second');
+      expect((await system()).split('\n').slice(0, 2)).toEqual([before.split('\n')[0], 'renamed']);
     }, 240_000);
 
     it('pulls the plug, more than once', async () => {

@@ -74,6 +74,9 @@ export abstract class VmProvider {
 
   abstract readonly abilities: ReadonlySet<VmAbility>;
 
+  /** Address of our API (scheme and authority) as the guests of this provider see it; undefined where they do not reach it. */
+  abstract readonly guestApiUrl?: string;
+
   /** Afterwards the VM runs and its guest answers. A second call with the same id does not look at the rest of the spec. */
   abstract create(spec: VmSpec): Promise<void>;
 

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { gatewayForward } from './gateway.js';
 import type { Accelerator, VmFiles } from './vm-files.js';
 
 /** Everything that a memory image depends on: a VM resumes only on the machine that its memory was saved from. */
@@ -8,6 +9,8 @@ export interface Machine {
   memoryMb: number;
   kernel: string;
   initrd: string;
+  /** URL of the server that the guest reaches. The back end of the network card is no part of its memory. */
+  gateway?: string;
 }
 
 /** Size of the image's file system, and so the smallest disk of a VM (DISK_SIZE in images/build.sh). */
@@ -25,6 +28,7 @@ export function machineArguments(files: VmFiles, machine: Machine): string[] {
     '-chardev',
     `socket,id=${id},path=${escapeCommas(path)},server=on,wait=off`,
   ];
+  const gateway = machine.gateway ? [gatewayForward(files, machine.gateway)] : [];
   return [
     'qemu-system-x86_64',
     ...['-name', `longhaul-${files.id}`, '-uuid', files.id],
@@ -42,7 +46,7 @@ export function machineArguments(files: VmFiles, machine: Machine): string[] {
     ...['-device', 'virtio-serial-pci', ...socket('agent', firstAgentSocket(files))],
     ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
     // Without `restrict` a guest reaches every service on the host's loopback.
-    ...['-netdev', 'user,id=net0,restrict=on'],
+    ...['-netdev', ['user,id=net0,restrict=on', ...gateway].join(',')],
     ...['-device', `virtio-net-pci,netdev=net0,mac=${macAddress(files.id)}`],
     ...['-device', 'virtio-rng-pci'],
     ...files.qmp.flatMap((path, index) => [

@@ -13,8 +13,9 @@ import {
   type VmSpec,
 } from '../provider.js';
 import { personalise, setClock, waitForAgent, waitForPowerOff } from './boot.js';
+import { GATEWAY_URL, socatAddress } from './gateway.js';
 import { ImageCache, TEMPLATE_SHAPE, type Image } from './image-cache.js';
-import { IMAGE_DISK_GB, type Machine } from './machine.js';
+import { IMAGE_DISK_GB } from './machine.js';
 import { letRun, loadMemory, rejectMemory, saveMemory } from './memory.js';
 import { launch, runState, swapAgentSocket, terminate } from './process.js';
 import { asUser, makeOwnedDirectory, run } from './programs.js';
@@ -45,6 +46,11 @@ export interface QemuOptions {
   runAsUser?: string;
   /** How long a guest may take from power-on to its first answer, milliseconds. Default 180 s. */
   bootTimeoutMs?: number;
+  /**
+   * The one server that guests reach, as `http://10.0.2.100`: an http or https URL without path, by default none. For
+   * VMs that are started from then on.
+   */
+  guestGateway?: string;
 }
 
 /** Run states that a start cannot continue from. */
@@ -54,6 +60,7 @@ const ENDED = ['shutdown', 'internal-error', 'guest-panicked'];
 export class QemuProvider extends VmProvider {
   readonly name = 'qemu';
   readonly abilities = new Set<VmAbility>(['create', 'power', 'suspend', 'reinstall', 'resize']);
+  readonly guestApiUrl?: string;
   private readonly images: ImageCache;
   private readonly bootMs: number;
 
@@ -61,6 +68,10 @@ export class QemuProvider extends VmProvider {
     super();
     const { imagesDirectory: directory, accelerator, runAsUser: user } = options;
     this.images = new ImageCache({ directory, accelerator, user });
+    if (options.guestGateway) {
+      socatAddress(options.guestGateway);
+      this.guestApiUrl = GATEWAY_URL;
+    }
     this.bootMs = options.bootTimeoutMs ?? 180_000;
   }
 
@@ -275,12 +286,12 @@ export class QemuProvider extends VmProvider {
   /** Launches the process; with its memory, unless there is none or no process takes it twice. Returns its state. */
   private async powerOn(files: VmFiles, record: VmRecord): Promise<string> {
     const { cpus, memoryMb } = record.spec;
-    const kernel = this.images.kernelOf(record.image);
-    const user = this.options.runAsUser;
+    const { runAsUser: user, guestGateway: gateway } = this.options;
+    const shape = { cpus, memoryMb, gateway, ...this.images.kernelOf(record.image) };
     for (let attempt = 0; attempt < 2 && (await exists(files.memory)); attempt++) {
-      const machine: Machine = { cpus, memoryMb, accelerator: record.accelerator, ...kernel };
+      const { accelerator } = record;
       try {
-        await launch(files, machine, { user, incoming: true });
+        await launch(files, { ...shape, accelerator }, { user, incoming: true });
         await loadMemory(files);
         return (await runState(files)) ?? 'ended';
       } catch (error) {
@@ -291,7 +302,7 @@ export class QemuProvider extends VmProvider {
     }
     const accelerator = await this.images.accelerator();
     if (accelerator !== record.accelerator) await writeRecord(files, Object.assign(record, { accelerator }));
-    await launch(files, { cpus, memoryMb, accelerator, ...kernel }, { user, incoming: false });
+    await launch(files, { ...shape, accelerator }, { user, incoming: false });
     return 'prelaunch';
   }
 }

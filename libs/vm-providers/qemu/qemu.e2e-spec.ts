@@ -31,7 +31,7 @@ async function prepare() {
     chmodSync(home, 0o755);
   }
   await new QemuProvider(options).ensureImage();
-  return { provider: () => new QemuProvider(options), spec, close: async () => {} };
+  return { provider: () => new QemuProvider(options), spec, otherImage: 'busybox', close: async () => {} };
 }
 
 afterAll(() => rmSync(home, { recursive: true, force: true }));
