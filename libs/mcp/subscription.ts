@@ -65,32 +65,35 @@ export class Subscription {
   private async serve(caller: Caller): Promise<void> {
     while (!this.stream.over.aborted) {
       this.news = false;
+      const [topic] = this.marked;
+      // Before the caller is read: a change that this reading misses marks it again.
+      if (topic) this.marked.delete(topic);
       try {
         const now = await this.access.renew(caller);
         if (!now) return this.stream.end();
-        const [topic] = this.marked;
         if (topic) {
           await this.tell(topic, now);
           continue;
         }
       } catch (error) {
         log.debug({ err: error }, 'a subscription waits for the database');
+        if (topic) this.marked.add(topic);
       }
       if (!this.news) await new Promise<void>((resolve) => (this.wake = resolve));
     }
   }
 
   private async tell(topic: Topic, caller: Caller): Promise<void> {
-    this.marked.delete(topic);
+    // Unsubscribed from meanwhile.
+    if (!this.watched.has(topic)) return;
     try {
       const told = await topic.tell(caller);
       if (told?.last) this.drop(topic);
       if (told) await this.notify(told.method, told.params);
     } catch (error) {
       // It is gone, or not the caller's any more.
-      if (error instanceof AppError) return this.drop(topic);
-      this.marked.add(topic);
-      throw error;
+      if (!(error instanceof AppError)) throw error;
+      this.drop(topic);
     }
   }
 
