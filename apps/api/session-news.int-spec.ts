@@ -61,6 +61,35 @@ describe.each(OLDER_LINE)('%s', (_name, connect) => {
   });
 });
 
+it('is told on its first stream what has changed before that was open', async () => {
+  const { token, caller } = await makeUser(test.db);
+  const url = mcpUrl(withSessions.port);
+  const headers = {
+    authorization: `Bearer ${token}`,
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+  };
+  const initialize = {
+    ...{ jsonrpc: '2.0', id: 1, method: 'initialize' },
+    params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'raw', version: '1' } },
+  };
+  const opened = await fetch(url, { method: 'POST', headers, body: JSON.stringify(initialize) });
+  await opened.text();
+  const changed = new Promise<void>((resolve) => test.changes.on(caller.tokenId, resolve));
+  await test.db.token.update({ where: { id: caller.tokenId }, data: { scopes: ['vms:read'] } });
+  await changed;
+
+  const over = new AbortController();
+  const session = { ...headers, 'mcp-session-id': opened.headers.get('mcp-session-id')! };
+  const stream = await fetch(url, { headers: session, signal: over.signal });
+  let text = '';
+  for await (const chunk of stream.body!.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if (text.includes('notifications/tools/list_changed')) break;
+  }
+  over.abort();
+});
+
 it.each([
   ['with', () => withSessions],
   ['without', () => without],

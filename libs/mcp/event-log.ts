@@ -3,6 +3,9 @@ import type { EventStore, JSONRPCMessage } from '@modelcontextprotocol/server';
 /** What a message takes beside its text. */
 const OVERHEAD_BYTES = 128;
 
+/** Before all that is sent outside of requests; the SDK's transport gives that stream its name. */
+export const START_OF_LISTENING = '0._GET_stream';
+
 /**
  * The last messages of a session, so that a client that lost a stream gets what it missed. Older ones give way to keep all
  * within `limitBytes`; the newest is kept whatever its size.

@@ -10,7 +10,7 @@ import {
   type Server,
 } from '@modelcontextprotocol/server';
 import { boundedStream } from './bounded-stream.js';
-import { EventLog } from './event-log.js';
+import { EventLog, START_OF_LISTENING } from './event-log.js';
 
 /** What one session keeps for streams that are lost, and what one stream keeps for a reader that is slow. */
 const BUFFER_BYTES = 256 * 1024;
@@ -34,6 +34,8 @@ export class Session {
   });
   /** Those that have no answer yet. They go on when the client has lost the stream. */
   private readonly requests = new Set<RequestId>();
+  /** Whether the client has opened the stream that is not of a request. */
+  private hasListened = false;
   /** HTTP requests whose answer is not complete. */
   private exchanges = 0;
   private usedAt = performance.now();
@@ -74,7 +76,7 @@ export class Session {
       this.usedAt = performance.now();
     };
     try {
-      const response = await this.transport.handleRequest(request, options);
+      const response = await this.transport.handleRequest(this.fromTheStart(request), options);
       const isStream = response.headers.get('content-type')?.startsWith('text/event-stream');
       if (response.body && isStream)
         return new Response(boundedStream(response.body, BUFFER_BYTES, request.signal, complete), response);
@@ -84,6 +86,15 @@ export class Session {
       complete();
       throw error;
     }
+  }
+
+  /** The SDK keeps what it is to tell before anybody listens, but gives it only to who comes back: so the first one does. */
+  private fromTheStart(request: Request): Request {
+    if (request.method !== 'GET' || this.hasListened || request.headers.has('last-event-id')) return request;
+    this.hasListened = true;
+    const headers = new Headers(request.headers);
+    headers.set('last-event-id', START_OF_LISTENING);
+    return new Request(request, { headers });
   }
 
   /** Ends the stream that would stay open for ever. */
