@@ -8,15 +8,15 @@ import { Database, type Vm } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
 import { Handlers } from '@longhaul/toolsets/handler';
-import { notePower } from '@longhaul/toolsets/vms/epoch';
 import type { WorkerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
+import { Observer } from './observer.js';
 import { VmProviders } from './vm-providers.js';
 
 const HOST_BEAT_MS = 5_000;
 const SWEEP_MS = 1_000;
 const CLEAN_UP_MS = 2_000;
-const OBSERVE_MS = 5_000;
+const OBSERVE_MS = 1_000;
 const COLLECT_MS = 600_000;
 const RETENTION_MS = 300_000;
 const SEAL_MS = 15_000;
@@ -36,6 +36,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     private readonly retention: Retention,
     private readonly runner: JobRunner,
     private readonly providers: VmProviders,
+    private readonly observer: Observer,
     private readonly handlers: Handlers,
   ) {}
 
@@ -48,7 +49,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every(HOST_BEAT_MS, () => this.recovery.beat(this.config.WORKER_HOSTS)),
       this.every(SWEEP_MS, () => this.recovery.sweep()),
       this.every(CLEAN_UP_MS, () => this.cleanUp()),
-      this.every(OBSERVE_MS, () => this.observe()),
+      this.every(OBSERVE_MS, () => this.observer.round()),
       this.every(COLLECT_MS, () => this.collect()),
       this.every(RETENTION_MS, () => this.retention.sweep(this.stopping.signal)),
       this.every(RETENTION_MS, () => this.keepAudit()),
@@ -106,12 +107,5 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     const note = ({ number, count, digest }: Sealed) =>
       this.log.info({ head: `${number}:${Buffer.from(digest).toString('hex')}`, count }, 'audit sealed');
     await sealEvents(this.db, note, this.stopping.signal);
-  }
-
-  private async observe(): Promise<void> {
-    for (const vm of await this.myVms()) {
-      const { power } = await this.providers.of(vm).observe(vm.id);
-      await notePower(this.db, vm.id, power);
-    }
   }
 }

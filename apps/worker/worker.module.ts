@@ -10,11 +10,24 @@ import { Handlers, type JobHandler } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { Housekeeping } from './housekeeping.js';
 import { JobRunner } from './job-runner.js';
+import { Observer } from './observer.js';
 import { VmProviders } from './vm-providers.js';
 
 @Module({
-  imports: [PersistenceModule, ArtifactsModule, JobsModule.forWorkers(JobQueueModule), JobLogModule, SecretsModule],
-  providers: [JobRunner, VmProviders, Housekeeping, { provide: JobConsumer, useExisting: JobRunner }],
+  imports: [
+    PersistenceModule,
+    ArtifactsModule,
+    JobsModule.forWorkers(JobQueueModule),
+    JobLogModule,
+    SecretsModule,
+  ],
+  providers: [
+    JobRunner,
+    VmProviders,
+    Observer,
+    Housekeeping,
+    { provide: JobConsumer, useExisting: JobRunner },
+  ],
   exports: [JobConsumer],
 })
 class RunnerModule {
