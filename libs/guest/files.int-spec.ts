@@ -3,6 +3,7 @@ import {
   namespaceAgentLacks,
   startNamespaceAgent,
 } from '../../test/support/namespace-agent.js';
+import { describeFiles } from './files.contract.js';
 import { describeInstall } from './install.contract.js';
 
 describeOf('guest agent in a namespace', { cgroups: true }, { serves: true, lacks: true });
@@ -14,6 +15,7 @@ function describeOf(
   more: { serves?: boolean; lacks?: boolean },
 ) {
   const lacks = namespaceAgentLacks(options);
-  if (lacks) it.skip(`${name}: not tested here, as that needs ${lacks}`, () => {});
-  else describeInstall(name, () => startNamespaceAgent(options), more);
+  if (lacks) return it.skip(`${name}: not tested here, as that needs ${lacks}`, () => {});
+  describeInstall(name, () => startNamespaceAgent(options), more);
+  describeFiles(name, () => startNamespaceAgent(options));
 }
