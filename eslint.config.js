@@ -17,8 +17,20 @@ const BELOW = {
   'job-queue': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   // What reaches machines sees neither database, queue nor MCP.
   guest: ['errors'],
-  'vm-providers': ['errors', 'guest'],
-  mcp: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'secrets', 'artifacts', 'jobs', 'job-log'],
+  images: ['errors'],
+  'vm-providers': ['errors', 'guest', 'images'],
+  mcp: [
+    'errors',
+    'config',
+    'telemetry',
+    'persistence',
+    'audit',
+    'access',
+    'secrets',
+    'artifacts',
+    'jobs',
+    'job-log',
+  ],
 };
 const ALL = [...Object.keys(BELOW), 'toolsets'];
 

@@ -1,0 +1,2 @@
+export * from './catalog.js';
+export { download, type DownloadOptions } from './download.js';
