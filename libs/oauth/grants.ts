@@ -70,6 +70,9 @@ export async function createMachineClient(
   return { clientId, clientSecret };
 }
 
+/** Which grants are of machines; every other one is of a consent. */
+export const ofMachines = (db: Transaction) => ({ clientId: { equals: db.oauthGrant.fields.id } });
+
 /** Deletes what has expired, and the grants that have been over for long. Any number of processes may run it at once. */
 export async function sweepOauth(db: Database, stop?: AbortSignal): Promise<void> {
   let deleted = BATCH;

@@ -1,4 +1,5 @@
 import { createToken, SCOPES, type Caller } from '@longhaul/access';
+import { createMachineClient } from '@longhaul/oauth';
 import { newId, type Job, type Vm } from '@longhaul/persistence';
 import type { Route } from '../../apps/api/rest/route.js';
 import { makeUser, makeVm, type TestDatabase } from './database.js';
@@ -16,9 +17,10 @@ export interface Tenant {
   /** Of a user in no project of the tenant. */
   strangerId: string;
   strangerEmail: string;
-  /** A second token, and a grant. */
+  /** A second token, a grant, and the client of a machine. */
   tokenId: string;
   grantId: string;
+  machineId: string;
 }
 
 export async function makeTenant({ db }: TestDatabase): Promise<Tenant> {
@@ -37,6 +39,7 @@ export async function makeTenant({ db }: TestDatabase): Promise<Tenant> {
       scopes: ['vms:read'],
     },
   });
+  const machine = await createMachineClient(db, 'nightly', { userId: caller.userId, scopes: ['vms:read'] });
   return {
     token,
     caller,
@@ -49,6 +52,7 @@ export async function makeTenant({ db }: TestDatabase): Promise<Tenant> {
     strangerEmail: stranger.email,
     tokenId: second.id,
     grantId: grant.id,
+    machineId: machine.clientId,
   };
 }
 
@@ -116,6 +120,17 @@ export const SAMPLES: Record<string, (tenant: Tenant) => Sample> = {
   'DELETE /admin/v1/tokens/{id}': ({ tokenId }) => ({ params: { id: tokenId } }),
   'GET /admin/v1/grants': ({ caller }) => ({ query: { user_id: caller.userId } }),
   'DELETE /admin/v1/grants/{id}': ({ grantId }) => ({ params: { id: grantId } }),
+  'GET /admin/v1/clients': ({ caller }) => ({ query: { user_id: caller.userId, revoked: 'false' } }),
+  'POST /admin/v1/clients': ({ caller, projectId, vm }) => ({
+    body: {
+      name: 'backup',
+      user_id: caller.userId,
+      scopes: ['vms:read'],
+      project_ids: [projectId],
+      vm_ids: [vm.id],
+    },
+  }),
+  'DELETE /admin/v1/clients/{id}': ({ machineId }) => ({ params: { id: machineId } }),
   'GET /admin/v1/vms': ({ projectId }) => ({ query: { project_id: projectId } }),
   'GET /admin/v1/vms/{id}': ({ vm }) => ({ params: { id: vm.id } }),
   'PATCH /admin/v1/vms/{id}': ({ vm }) => ({ params: { id: vm.id }, body: { exec_suspended: true } }),

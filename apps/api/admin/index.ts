@@ -1,5 +1,6 @@
 import type { Route } from '../rest/route.js';
 import { auditRoutes } from './audit.js';
+import { clientRoutes } from './clients.js';
 import { credentialRoutes } from './credentials.js';
 import { jobRoutes } from './jobs.js';
 import { projectRoutes } from './projects.js';
@@ -14,6 +15,7 @@ export const adminRoutes: readonly Route[] = [
   ...userRoutes,
   ...projectRoutes,
   ...credentialRoutes,
+  ...clientRoutes,
   ...vmRoutes,
   ...jobRoutes,
   ...workerRoutes,

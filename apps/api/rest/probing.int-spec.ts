@@ -44,8 +44,9 @@ const send = (route: Route, sample: Sample, token: string): Promise<RestAnswer> 
 const told = ({ status, json }: RestAnswer) => ({ status, ...json, request_id: undefined });
 
 /** Whatever would show that something of the other tenant got out. */
-const traces = ({ projectId, vm, job, memberId, memberEmail, tokenId, grantId, caller }: Tenant) => [
-  ...[projectId, vm.id, vm.hostname, job.id, memberId, memberEmail, tokenId, grantId],
+const traces = ({ projectId, vm, job, memberId, memberEmail, caller, ...tenant }: Tenant) => [
+  ...[projectId, vm.id, vm.hostname, job.id, memberId, memberEmail],
+  ...[tenant.tokenId, tenant.grantId, tenant.machineId],
   ...[caller.userId, caller.email, caller.tokenId],
 ];
 

@@ -56,6 +56,7 @@ async function state(): Promise<string> {
     'project_members',
     'tokens',
     'oauth_grants',
+    'oauth_state',
     'vms',
     'jobs',
     'kill_switches',
