@@ -6,6 +6,29 @@ export const BODY_LIMIT = 4 * 1024 * 1024;
 /** Deeper ones would exhaust the stack of whoever walks through them. */
 const NESTING_LIMIT = 64;
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Runs while a body comes in; a route that takes longer over it clears it and has limits of its own. */
+    bodyDeadline?: NodeJS.Timeout;
+  }
+}
+
+/** A client that dribbles its body must not hold a socket for ever. */
+export function installBodyDeadline(server: FastifyInstance, withinMs: number): void {
+  server.decorateRequest('bodyDeadline');
+  server.addHook('onRequest', (request, _reply, done) => {
+    const { raw } = request;
+    const { 'content-length': length, 'transfer-encoding': encoding } = raw.headers;
+    if (encoding !== undefined || (length !== undefined && length !== '0')) {
+      const timer = setTimeout(() => raw.destroy(), withinMs).unref();
+      const clear = () => clearTimeout(timer);
+      raw.once('end', clear).once('close', clear);
+      request.bodyDeadline = timer;
+    }
+    done();
+  });
+}
+
 /** Bodies stay bytes until their route reads them: what is not UTF-8 must not be replaced silently. */
 export function installBodyParser(server: FastifyInstance): void {
   server.removeAllContentTypeParsers();

@@ -11,6 +11,7 @@ import {
   validateOriginHeader,
 } from '@modelcontextprotocol/server';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { CONTENT_ROUTE } from './artifacts/routes.js';
 import type { ApiConfig } from './config.js';
 import { callerOf } from './credentials.js';
 
@@ -57,7 +58,8 @@ export function installGate(
   server.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     const { host, origin } = request.headers;
-    if (!validateHostHeader(host, hosts).ok) {
+    const isContent = request.routeOptions.url === CONTENT_ROUTE;
+    if (!isContent && !validateHostHeader(host, hosts).ok) {
       return refuse(
         reply,
         403,

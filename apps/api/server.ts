@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Access, Rates } from '@longhaul/access';
+import { Artifacts, ContentUrls } from '@longhaul/artifacts';
 import { JobLog } from '@longhaul/job-log';
 import { Jobs } from '@longhaul/jobs';
 import { Audit } from '@longhaul/audit';
@@ -9,8 +10,9 @@ import type { Catalog } from '@longhaul/mcp';
 import { Oauth } from '@longhaul/oauth';
 import { Database } from '@longhaul/persistence';
 import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
+import { TRANSFER_MS, installArtifactRoutes } from './artifacts/routes.js';
 import { ApiModule, product } from './api.module.js';
-import { installBodyParser } from './body.js';
+import { installBodyDeadline, installBodyParser } from './body.js';
 import type { ApiConfig } from './config.js';
 import { installGate, requestIdOf } from './gate.js';
 import { networkOf } from './network.js';
@@ -19,6 +21,7 @@ import { installRestRoutes } from './rest/index.js';
 
 /** Of a stop: what is still connected by then has had its answer, or will never read it. */
 const CUT_CONNECTIONS_MS = 4_000;
+const BODY_DEADLINE_MS = 60_000;
 
 export interface ApiServer {
   /** Where it listens; the port is a real one even where PORT is 0. */
@@ -38,8 +41,8 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
     // As long as Node lets a request line be: whoever reads a parameter says what is too long.
     routerOptions: { maxParamLength: 16_384 },
     forceCloseConnections: 'idle',
-    // A client that dribbles its request must not hold a socket for ever.
-    requestTimeout: 60_000,
+    // Uploads may take long; of all else installBodyDeadline cuts what dribbles in, and Node what stays in its headers.
+    requestTimeout: TRANSFER_MS + 60_000,
   });
   const app = await NestFactory.create<NestFastifyApplication>(ApiModule.with(config, catalog), adapter, {
     bodyParser: false,
@@ -48,6 +51,7 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   });
   const server = adapter.getInstance();
   installBodyParser(server);
+  installBodyDeadline(server, BODY_DEADLINE_MS);
   const oauth = app.get(Oauth);
   installGate(server, { access: app.get(Access), audit: app.get(Audit), oauth }, config);
   mountOauth(server, oauth, app.get(Audit));
@@ -59,6 +63,14 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
     jobLog: app.get(JobLog),
     rates: app.get(Rates),
   });
+  const urls = app.get(ContentUrls);
+  installArtifactRoutes(server, {
+    artifacts: app.get(Artifacts),
+    urls,
+    db: app.get(Database),
+    audit: app.get(Audit),
+    rates: app.get(Rates),
+  });
   await app.listen(config.PORT, config.HOST).catch(async (error: unknown) => {
     await app.close();
     throw error;
@@ -66,6 +78,7 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   const address = server.server.address();
   const port = typeof address === 'object' && address ? address.port : config.PORT;
   oauth.listensOn(port, https ? 'https' : 'http');
+  urls.origin = oauth.origin;
   return {
     port,
     async close() {

@@ -21,7 +21,10 @@ export function requireExecSwitch({ switches }: Pick<Caller, 'switches'>): void 
  * For what does more than read, in a project or, without one, at all. Errors: `vm_state_blocked` for an account that is flagged,
  * `forbidden_role` for a viewer.
  */
-export function requireChange({ standing, roles }: Caller, projectId?: string): void {
+export function requireChange(
+  { standing, roles }: Pick<Caller, 'standing' | 'roles'>,
+  projectId?: string,
+): void {
   if (standing !== 'good') {
     const message = 'This account is flagged: it may look, but change nothing. Ask the operator why.';
     throw new AppError('vm_state_blocked', message, { standing });
@@ -33,9 +36,15 @@ export function requireChange({ standing, roles }: Caller, projectId?: string): 
 export const mayChange = ({ standing, roles }: Caller, projectId: string): boolean =>
   standing === 'good' && roles[projectId] !== 'viewer';
 
-/** Where something new goes that is on no VM: the first project that it may be made in. Errors: `forbidden_role`. */
-export function projectFor({ projectIds, roles, vmIds }: Caller): string {
-  const projectId = vmIds ? undefined : projectIds.find((id) => roles[id] !== 'viewer');
+/**
+ * Where something new goes that is on no VM: the project that is `wanted`, or the first that it may be made in. Errors:
+ * `forbidden_role`; `not_found` for a project that is not the caller's.
+ */
+export function projectFor({ projectIds, roles, vmIds }: Caller, wanted?: string): string {
+  if (wanted !== undefined && !projectIds.includes(wanted))
+    throw new AppError('not_found', 'You have no project of that id. whoami shows yours.');
+  const candidates = wanted === undefined ? projectIds : [wanted];
+  const projectId = vmIds ? undefined : candidates.find((id) => roles[id] !== 'viewer');
   if (projectId === undefined) throw forbiddenRole();
   return projectId;
 }

@@ -39,8 +39,8 @@ export class Artifacts {
   ) {}
 
   /**
-   * A new one of the VM, to be uploaded in the next 15 minutes. Errors: `rate_limited` while the project has as many or as much as
-   * one may have.
+   * A new one of the VM, to be uploaded in the next 15 minutes. Errors: `rate_limited` while the project
+   * has as many as one may have, `quota_exceeded` when they would take more space than they may.
    */
   announce(vm: Pick<Vm, 'id' | 'projectId'>, userId: string, announced: Announced): Promise<Artifact> {
     const { projectId } = vm;
@@ -123,7 +123,7 @@ export class Artifacts {
         UPDATE artifacts SET uploaded_at = now(),
           expires_at = now() + ${this.config.ARTIFACT_RETENTION_DAYS} * interval '1 day'
         WHERE id = ${id}::uuid AND uploaded_at IS NULL RETURNING *`;
-      if (row) await this.audit.write(tx, this.entry('artifact.uploaded', camelKeys<Artifact>(row), trace));
+      if (row) await this.audit.write(tx, this.entry('artifact.upload', camelKeys<Artifact>(row), trace));
       const noted = await tx.artifact.findUnique({ where: { id } });
       if (!noted) throw artifactNotFound();
       return noted;
@@ -140,7 +140,7 @@ export class Artifacts {
 
   /** Of an upload or download that came over our API. The actor is who announced the artifact: the address names nobody else. */
   entry(
-    event: 'artifact.uploaded' | 'artifact.downloaded',
+    event: 'artifact.upload' | 'artifact.download',
     { id, filename, sizeBytes, sha256, userId, projectId, vmId }: Artifact,
     trace: Trace,
     error?: AppError,
@@ -168,7 +168,11 @@ export class Artifacts {
         details,
       );
     if (Number(held.bytes) + more > mostBytes)
-      throw new AppError('rate_limited', 'The files of the project take all the space it may have.', details);
+      throw new AppError(
+        'quota_exceeded',
+        'The files of the project take all the space it may have.',
+        details,
+      );
   }
 
   /** Those who ask for the same one wait for the same reading. */
