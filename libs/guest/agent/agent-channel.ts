@@ -1,11 +1,10 @@
 import { GuestChannel, type GuestSession, type SessionOptions } from '../channel.js';
 import { withLock } from '../lock.js';
+import type { AgentCalls } from './calls.js';
 import { AgentConnection } from './connection.js';
 import { AgentSession } from './session.js';
 
-export interface AgentChannelOptions {
-  /** Unix socket of the agent's character device; under 107 bytes. */
-  socketPath: string;
+interface CommonOptions {
   /** Folder of this VM on this host, for the lock. */
   lockDirectory: string;
   /** Cuts off a stopped process that still holds the connection: the socket serves one client, others hang. */
@@ -14,6 +13,10 @@ export interface AgentChannelOptions {
   answerMs?: number;
 }
 
+/** By the unix socket of the agent's character device (under 107 bytes), or through a program that holds that socket. */
+export type AgentChannelOptions = CommonOptions &
+  ({ socketPath: string } | { open: (answerMs: number, over: AbortSignal) => Promise<AgentCalls> });
+
 /** GuestChannel through the QEMU guest agent. */
 export class AgentChannel extends GuestChannel {
   constructor(private readonly options: AgentChannelOptions) {
@@ -21,14 +24,19 @@ export class AgentChannel extends GuestChannel {
   }
 
   session<T>(use: (guest: GuestSession) => Promise<T>, options: SessionOptions = {}): Promise<T> {
-    const { socketPath, lockDirectory, evict, answerMs = 5_000 } = this.options;
+    const { lockDirectory, evict, answerMs = 5_000 } = this.options;
     return withLock({ ...options, directory: lockDirectory, name: 'agent', evict }, async (over) => {
-      const connection = await AgentConnection.open(socketPath, answerMs, over);
+      const connection = await this.open(answerMs, over);
       try {
         return await use(new AgentSession(connection));
       } finally {
         connection.close();
       }
     });
+  }
+
+  private open(answerMs: number, over: AbortSignal): Promise<AgentCalls> {
+    if ('open' in this.options) return this.options.open(answerMs, over);
+    return AgentConnection.open(this.options.socketPath, answerMs, over);
   }
 }

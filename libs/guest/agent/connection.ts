@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
 import { AppError } from '@longhaul/errors';
 import { AgentRefusal, LineReader, parseAnswer, ProtocolViolation, SENTINEL } from './answers.js';
+import type { AgentCalls } from './calls.js';
 
 /** Holds 2 × 1 MiB of a program's output as base64. */
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
@@ -16,7 +17,8 @@ interface Pending {
  * One connection to a QEMU guest agent. The agent answers in order and knows no requests by number, so after any
  * time-out or nonsense the connection is closed for good; the next one starts with a clean slate by its sync.
  */
-export class AgentConnection {
+export class AgentConnection implements AgentCalls {
+  readonly maxDataBytes = Infinity;
   private readonly lines = new LineReader(MAX_LINE_BYTES);
   private readonly pending: Pending[] = [];
   private failure: AppError | undefined;
@@ -46,15 +48,10 @@ export class AgentConnection {
     }
   }
 
-  /**
-   * The agent's answer. Calls may overlap; they are done in order. Errors: AgentRefusal when the agent answered an
-   * error (the connection stays good), else `guest_unreachable` (it is closed).
-   */
   call(command: string, args?: Record<string, unknown>): Promise<unknown> {
     return this.request(command, JSON.stringify({ execute: command, arguments: args }));
   }
 
-  /** Ends the connection because of what the caller found in an answer. */
   violated(violation: ProtocolViolation): AppError {
     return this.fail(`sent ${violation.message}`, violation);
   }

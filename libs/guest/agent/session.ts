@@ -1,8 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@longhaul/errors';
 import type { GuestProgram, GuestProgramResult, GuestSession } from '../channel.js';
 import { AgentRefusal, base64Field, countField, isRecord, ProtocolViolation } from './answers.js';
-import type { AgentConnection } from './connection.js';
+import type { AgentCalls } from './calls.js';
 
 const MIB = 1024 * 1024;
 /** The agent is fastest with reads of this size. */
@@ -12,7 +13,7 @@ const WRITE_CHUNK = 256 * 1024;
 
 /** GuestSession over an open connection to the QEMU guest agent. */
 export class AgentSession implements GuestSession {
-  constructor(private readonly connection: AgentConnection) {}
+  constructor(private readonly connection: AgentCalls) {}
 
   async ping(): Promise<void> {
     await this.call('guest-ping');
@@ -72,9 +73,10 @@ export class AgentSession implements GuestSession {
 
   async writeFile(path: string, data: Buffer): Promise<void> {
     const handle = await this.open(path, 'w');
+    const size = Math.min(WRITE_CHUNK, this.connection.maxDataBytes);
     try {
       for (let start = 0; start < data.length;) {
-        const chunk = data.subarray(start, start + WRITE_CHUNK);
+        const chunk = data.subarray(start, start + size);
         const answer = await this.call('guest-file-write', { handle, 'buf-b64': chunk.toString('base64') });
         const written = this.checked(() => countField(answer, 'count'));
         if (written < 1 || written > chunk.length)
@@ -96,6 +98,8 @@ export class AgentSession implements GuestSession {
   }
 
   private async exec(program: GuestProgram, capture: boolean): Promise<number> {
+    if (program.stdin && program.stdin.length > this.connection.maxDataBytes)
+      return this.exec(await this.withInputFile(program, program.stdin), capture);
     const answer = await this.call('guest-exec', {
       path: program.path,
       arg: program.args,
@@ -104,6 +108,14 @@ export class AgentSession implements GuestSession {
       'capture-output': capture,
     });
     return this.checked(() => countField(answer, 'pid'));
+  }
+
+  /** The same program, its input in a file that is gone once it has been opened. */
+  private async withInputFile({ path, args = [], env }: GuestProgram, stdin: Buffer): Promise<GuestProgram> {
+    const file = `/tmp/longhaul-input-${randomUUID()}`;
+    await this.writeFile(file, stdin);
+    const script = 'exec <"$1" && rm -f "$1" && shift && exec "$@"';
+    return { path: '/bin/sh', args: ['-c', script, 'sh', file, path, ...args], env };
   }
 
   private async read(handle: number, count: number): Promise<{ data: Buffer; eof: boolean }> {
