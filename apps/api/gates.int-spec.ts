@@ -1,13 +1,15 @@
 import { SCOPES, createToken, setSwitch, type Scope } from '@longhaul/access';
-import { Jobs } from '@longhaul/jobs';
+import { Jobs, type JobKind } from '@longhaul/jobs';
 import { defineJobTool, type Tool } from '@longhaul/mcp';
 import { newId, type Job, type Vm } from '@longhaul/persistence';
 import { vmCommand } from '@longhaul/toolsets/commands/vm-command.job';
+import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import { z } from 'zod';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { HandWorker, NoDelivery } from '../../test/support/hand-worker.js';
 import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
 import { modernRequest } from '../../test/support/tasks.js';
+import { TOOL_ARGUMENTS } from '../../test/support/tool-arguments.js';
 import { product } from './api.module.js';
 import type { ApiServer } from './server.js';
 
@@ -23,6 +25,8 @@ beforeAll(async () => {
   // One of each a minute: a scene is for one call.
   const limits = { RATE_CALLS: 1, RATE_VM_CALLS: 1, RATE_SUBMISSIONS: 1 };
   api = await startTestApi(test.url, limits, { ...product, tools });
+  // Served for as long as this takes.
+  await test.db.host.create({ data: { name: 'local', beatAt: new Date(Date.now() + 3_600_000) } });
 });
 afterAll(async () => {
   await api.close();
@@ -81,6 +85,7 @@ interface Schema {
 const schemaOf = (tool: Tool) => tool.listed.inputSchema as Schema;
 const takes = (tool: Tool, ...names: string[]) =>
   names.some((name) => name in (schemaOf(tool).properties ?? {}));
+const requires = (tool: Tool, name: string) => schemaOf(tool).required?.includes(name) ?? false;
 const takesJob = (tool: Tool) => takes(tool, 'job_id', 'command_id');
 const changes = (tool: Tool) => !tool.listed.annotations?.readOnlyHint;
 const always = () => true;
@@ -179,6 +184,16 @@ const GATES: Record<string, Gate> = {
     applies: ({ vm }) => vm?.slot === 'command',
     fail: ({ vm, userId }) => command(vm, userId),
   },
+  'the lifecycle of the VM': {
+    code: 'vm_busy',
+    applies: ({ vm }) => vm?.slot === 'lifecycle',
+    fail: ({ vm, userId }) => submit(vmPower, { action: 'stop' }, vm, userId),
+  },
+  'what runs in the VM': {
+    code: 'vm_command_in_progress',
+    applies: ({ vm }) => !!vm?.alone,
+    fail: ({ vm, userId }) => command(vm, userId),
+  },
   confirmation: {
     code: 'confirmation_required',
     applies: ({ confirmation }) => confirmation !== undefined,
@@ -190,17 +205,19 @@ async function strangersVm(): Promise<Vm> {
   return makeVm(test.db, (await makeUser(test.db)).caller);
 }
 
-function command(vm: Vm, userId = newId()): Promise<Job> {
-  const payload = { command: 'true', timeout_seconds: 60 };
-  return jobs.submit({ kind: vmCommand, payload, by: { userId }, projectId: vm.projectId, vm });
+function submit<P>(kind: JobKind<P, unknown>, payload: P, vm: Vm, userId = newId()): Promise<Job> {
+  return jobs.submit({ kind, payload, by: { userId }, projectId: vm.projectId, vm });
 }
 
-/** A job that waits for the answer to its question `k`, so that every tool has something to do with it. */
+const command = (vm: Vm, userId?: string) =>
+  submit(vmCommand, { command: 'true', timeout_seconds: 60 }, vm, userId);
+
+/** A job that waits for the answer to its question `q`, so that every tool has something to do with it. */
 async function awaiting(vm: Vm): Promise<Job> {
   const worker = new HandWorker(test);
   const job = await command(vm);
   await worker.ask(await worker.claim(job.id), {
-    k: { message: 'Go on?', schema: { type: 'object', properties: {} } },
+    q: { message: 'Go on?', schema: { type: 'object', properties: {} } },
   });
   return job;
 }
@@ -216,7 +233,17 @@ function valueOf({ type, enum: values, minLength = 0, minimum = 0, items, ...obj
   if (type === 'boolean') return true;
   if (type === 'array') return [valueOf(items ?? {})];
   const { required = [], properties = {} } = object;
-  return Object.fromEntries(required.map((name) => [name, valueOf(properties[name] ?? {})]));
+  return Object.fromEntries(
+    required.map((name) => [name, TOOL_ARGUMENTS[name] ?? valueOf(properties[name] ?? {})]),
+  );
+}
+
+/** What a tool wants beside what it requires. */
+const ALSO: Record<string, object> = { resize_vm: { disk_gb: 20 } };
+
+async function makeKey(userId: string): Promise<string> {
+  const data = { id: newId(), userId, name: 'key', publicKey: 'ssh-ed25519 A', fingerprint: 'SHA256:A' };
+  return (await test.db.sshKey.create({ data })).id;
 }
 
 async function sceneOf(tool: Tool): Promise<Scene> {
@@ -225,6 +252,8 @@ async function sceneOf(tool: Tool): Promise<Scene> {
   const vm = await makeVm(test.db, caller);
   const args = {
     ...(valueOf(schemaOf(tool)) as object),
+    ...ALSO[tool.name],
+    ...(requires(tool, 'ssh_key_id') && { ssh_key_id: await makeKey(caller.userId) }),
     ...(takes(tool, 'vm_id') && { vm_id: vm.id }),
     ...(takesJob(tool) && (await jobArguments(tool, vm))),
   };

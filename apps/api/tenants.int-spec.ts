@@ -4,6 +4,7 @@ import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/su
 import { HandWorker } from '../../test/support/hand-worker.js';
 import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
 import { rpc } from '../../test/support/tasks.js';
+import { TOOL_ARGUMENTS } from '../../test/support/tool-arguments.js';
 import { catalog } from '../../libs/toolsets/catalog.js';
 import type { ApiServer } from './server.js';
 
@@ -13,6 +14,7 @@ let owner: Awaited<ReturnType<typeof makeUser>>;
 let stranger: typeof owner;
 let vm: Vm;
 let asking: string;
+let keyId: string;
 
 beforeAll(async () => {
   test = await testDatabase();
@@ -30,6 +32,9 @@ beforeAll(async () => {
   asking = await start('secret-two');
   const schema = { type: 'object' as const, properties: { sure: { type: 'boolean' } } };
   await worker.ask(await worker.claim(asking), { q: { message: 'secret question', schema } });
+  const key = { name: 'secret key', public_key: TOOL_ARGUMENTS.public_key };
+  const { result: added } = await call('add_ssh_key', key, owner.token);
+  keyId = (added!.structuredContent as { ssh_key_id: string }).ssh_key_id;
   const done = await worker.claim(await start('secret-three'));
   await worker.finish(done, { state: 'succeeded', result: { exit_code: 0, duration_ms: 1 } });
 });
@@ -39,17 +44,10 @@ afterAll(async () => {
 });
 
 const call = (name: string, args: object, token = stranger.token) =>
-  rpc(mcpUrl(api.port), token, 'tools/call', { name, arguments: args });
+  rpc(new URL('/mcp/x/all', mcpUrl(api.port)), token, 'tools/call', { name, arguments: args });
 const send = (method: string, params: object) => rpc(mcpUrl(api.port), stranger.token, method, { ...params });
 
-/** What tools want beside ids. A tool that wants something new must be given it here. */
-const SAMPLES: Record<string, unknown> = {
-  command: 'true',
-  enabled: true,
-  stream: 'stdout',
-  answers: [{ key: 'q', action: 'accept', content: { sure: true } }],
-};
-const IDS = ['vm_id', 'job_id', 'command_id', 'cursor'];
+const IDS = ['vm_id', 'job_id', 'command_id', 'cursor', 'project_id', 'ssh_key_id'];
 
 interface InputSchema {
   properties?: Record<string, z.core.JSONSchema.BaseSchema>;
@@ -60,14 +58,18 @@ const cases = catalog.flatMap((tool) => {
   const { properties = {}, required = [] } = tool.listed.inputSchema as InputSchema;
   const others = required.filter((name) => !IDS.includes(name));
   return IDS.filter((name) => name in properties).map((argument) => {
-    const args = Object.fromEntries(others.map((name) => [name, SAMPLES[name]]));
+    const args = Object.fromEntries(others.map((name) => [name, TOOL_ARGUMENTS[name]]));
     return [tool.name, argument, args] as const;
   });
 });
 
 const jobs = (): Promise<Job[]> => test.db.job.findMany({ orderBy: { id: 'asc' } });
-const owned = async (argument: string) =>
-  argument === 'vm_id' ? [vm.id, vm.hostname, vm.hostname.slice(0, 4)] : (await jobs()).map(({ id }) => id);
+const OWNED: Record<string, () => string[]> = {
+  vm_id: () => [vm.id, vm.hostname, vm.hostname.slice(0, 4)],
+  project_id: () => [vm.projectId],
+  ssh_key_id: () => [keyId],
+};
+const owned = async (argument: string) => OWNED[argument]?.() ?? (await jobs()).map(({ id }) => id);
 
 it('has a sample of every argument', () => {
   for (const [, , args] of cases) expect(Object.values(args)).not.toContain(undefined);
@@ -77,7 +79,7 @@ it.each(cases)('%s finds nothing by the %s of another tenant', async (name, argu
   const before = JSON.stringify([await jobs(), await test.db.vm.findMany()]);
   const absent = newId();
   const nothing = JSON.stringify(await call(name, { ...args, [argument]: absent })).replaceAll(absent, 'ID');
-  expect(nothing).toMatch(/_not_found|invalid_arguments/);
+  expect(nothing).toMatch(/not_found|invalid_arguments/);
   for (const id of await owned(argument)) {
     const answer = JSON.stringify(await call(name, { ...args, [argument]: id })).replaceAll(id, 'ID');
     // What is refused by its form is refused for that reason to everybody.

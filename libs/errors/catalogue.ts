@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   job_not_retryable: { retryable: false },
   idempotency_key_reused: { retryable: false },
   rate_limited: { retryable: true },
+  quota_exceeded: { retryable: false },
   confirmation_required: { retryable: false },
   client_capability_missing: { retryable: false },
   request_state_invalid: { retryable: false },

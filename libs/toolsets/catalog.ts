@@ -11,8 +11,18 @@ import { getJob } from './jobs/get-job.tool.js';
 import { listJobs } from './jobs/list-jobs.tool.js';
 import { readJobLogs } from './jobs/read-job-logs.tool.js';
 import { waitForJob } from './jobs/wait-for-job.tool.js';
+import { createVm } from './fleet/create-vm.tool.js';
+import { deleteVm } from './fleet/delete-vm.tool.js';
+import { resizeVm } from './fleet/resize-vm.tool.js';
+import { addSshKey } from './ssh/add-ssh-key.tool.js';
+import { listSshKeys } from './ssh/list-ssh-keys.tool.js';
+import { removeSshKey } from './ssh/remove-ssh-key.tool.js';
+import { getVmMetrics } from './fleet/get-vm-metrics.tool.js';
 import { getVm } from './vms/get-vm.tool.js';
 import { listVms } from './vms/list-vms.tool.js';
+import { powerVm } from './vms/power-vm.tool.js';
+import { reinstallVm } from './vms/reinstall-vm.tool.js';
+import { renameVm } from './vms/rename-vm.tool.js';
 import { setVmExecEnabled } from './vms/set-vm-exec-enabled.tool.js';
 
 /** Every toolset, and whether a request sees it that names none. One that is not here fails catalog.spec.ts. */
@@ -21,6 +31,8 @@ export const toolsets = {
   vms: { default: true },
   commands: { default: true },
   jobs: { default: true },
+  fleet: { default: false },
+  ssh: { default: false },
 } as const;
 
 /** Every tool, in the order in which tools/list shows them. A tool that is not here fails catalog.spec.ts. */
@@ -28,6 +40,9 @@ export const catalog: readonly Tool[] = [
   whoami,
   listVms,
   getVm,
+  powerVm,
+  renameVm,
+  reinstallVm,
   setVmExecEnabled,
   execVmCommand,
   startVmCommand,
@@ -40,4 +55,11 @@ export const catalog: readonly Tool[] = [
   readJobLogs,
   cancelJob,
   answerJob,
+  getVmMetrics,
+  createVm,
+  resizeVm,
+  deleteVm,
+  listSshKeys,
+  addSshKey,
+  removeSshKey,
 ];

@@ -1,7 +1,21 @@
 import { vmCommandHandler } from './commands/vm-command.handler.js';
 import type { JobHandler } from './handler.js';
 import { vmCreateHandler } from './vms/vm-create.handler.js';
+import { vmDeleteHandler } from './vms/vm-delete.handler.js';
+import { vmMetricsHandler } from './vms/vm-metrics.handler.js';
 import { vmPowerHandler } from './vms/vm-power.handler.js';
+import { vmReinstallHandler } from './vms/vm-reinstall.handler.js';
+import { vmRenameHandler } from './vms/vm-rename.handler.js';
+import { vmResizeHandler } from './vms/vm-resize.handler.js';
 
 /** Every kind of job that a worker can run. */
-export const handlers: readonly JobHandler[] = [vmCommandHandler, vmCreateHandler, vmPowerHandler];
+export const handlers: readonly JobHandler[] = [
+  vmCommandHandler,
+  vmCreateHandler,
+  vmDeleteHandler,
+  vmMetricsHandler,
+  vmPowerHandler,
+  vmReinstallHandler,
+  vmRenameHandler,
+  vmResizeHandler,
+];

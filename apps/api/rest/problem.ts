@@ -28,6 +28,7 @@ const STATUS: Record<ErrorCode, number> = {
   conflict: 409,
   idempotency_key_reused: 409,
   rate_limited: 429,
+  quota_exceeded: 403,
   confirmation_required: 409,
   client_capability_missing: 400,
   request_state_invalid: 400,

@@ -30,6 +30,6 @@ export const answerJob = defineTool({
   output: z.object(jobAnswerShape),
   async handle(call, { answers }) {
     const given = answers.map(({ key, ...answer }) => [key, answer]);
-    return jobAnswer(await call.answer(Object.fromEntries(given)), call.services);
+    return jobAnswer(await call.answer(Object.fromEntries(given)), call.services, call.caller);
   },
 });

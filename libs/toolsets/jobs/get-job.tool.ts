@@ -12,7 +12,7 @@ export const getJob = defineTool({
   annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
   input: z.strictObject({ job_id: jobId }),
   output: z.object(jobAnswerShape),
-  async handle({ job, services }) {
-    return jobAnswer(job, services);
+  async handle({ caller, job, services }) {
+    return jobAnswer(job, services, caller);
   },
 });

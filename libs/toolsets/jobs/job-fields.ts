@@ -1,7 +1,8 @@
 import type { ErrorBody } from '@longhaul/errors';
-import type { Services } from '@longhaul/mcp';
+import type { Reader, Services } from '@longhaul/mcp';
 import { JobState, type Job } from '@longhaul/persistence';
 import { z } from 'zod';
+import { rootPassword } from './root-password.js';
 
 export const errorShape = z.looseObject({
   code: z.string(),
@@ -66,14 +67,17 @@ export const jobAnswerShape = {
     )
     .optional()
     .describe('Of awaiting_input: answer_job answers them'),
+  root_password: z.string().optional().describe('Told once, to who made the job'),
 };
 
 export async function jobAnswer(
   job: Job,
-  { jobs }: Services,
+  services: Services,
+  reader: Reader,
 ): Promise<z.output<z.ZodObject<typeof jobAnswerShape>>> {
-  if (job.state !== 'awaiting_input') return jobFields(job);
-  const questions = Object.entries(await jobs.questions(job.id));
+  if (job.state !== 'awaiting_input')
+    return { ...jobFields(job), root_password: await rootPassword(job, services, reader) };
+  const questions = Object.entries(await services.jobs.questions(job.id));
   return { ...jobFields(job), questions: questions.map(([key, question]) => ({ key, ...question })) };
 }
 

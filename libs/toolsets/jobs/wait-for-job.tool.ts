@@ -23,6 +23,6 @@ export const waitForJob = defineTool({
       ({ state }) => isFinal(state) || state === 'awaiting_input',
       seconds * 1000,
     );
-    return jobAnswer(settled, call.services);
+    return jobAnswer(settled, call.services, call.caller);
   },
 });

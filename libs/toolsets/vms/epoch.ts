@@ -17,5 +17,5 @@ export async function currentEpoch(db: Database, vmId: string, guest: GuestSessi
 
 /** Notes what the provider says of the VM's power. */
 export async function notePower(db: Database, vmId: string, power: string): Promise<void> {
-  await db.vm.update({ where: { id: vmId }, data: { powerState: power, observedAt: new Date() } });
+  await db.vm.updateMany({ where: { id: vmId }, data: { powerState: power, observedAt: new Date() } });
 }

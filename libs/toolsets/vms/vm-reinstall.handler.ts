@@ -1,0 +1,29 @@
+import { failpoint } from '../failpoint.js';
+import { defineHandler, vmOf } from '../handler.js';
+import { requireAbility } from './abilities.js';
+import { notePower } from './epoch.js';
+import { welcomeOwner } from './guest-setup.js';
+import { vmReinstall } from './vm-reinstall.job.js';
+
+/** The provider knows by the job's id what it has done already; all that follows may be repeated. */
+export const vmReinstallHandler = defineHandler({
+  kind: vmReinstall,
+  async run(context, { image, ssh_public_key: publicKey }) {
+    const { attempts, db, job, ref } = context;
+    const vm = await vmOf(context);
+    const provider = context.vmProvider(vm);
+    requireAbility(provider.abilities, 'reinstall');
+    await attempts.intend(ref, 'reinstall', vm.epoch ?? undefined);
+    failpoint('reinstalling');
+    await provider.reinstall(vm.id, image, job.id);
+    failpoint('reinstalled');
+    await attempts.fenced(ref, (tx) =>
+      tx.vm.update({ where: { id: vm.id }, data: { image, execEnabled: false } }),
+    );
+    await welcomeOwner(context, vm.id, provider.guest(vm.id), publicKey);
+    failpoint('password-set');
+    const { power } = await provider.observe(vm.id);
+    await notePower(db, vm.id, power);
+    return { state: 'succeeded', result: { power_state: power, image } };
+  },
+});
