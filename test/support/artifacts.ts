@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   Artifacts,
   ContentUrls,
@@ -5,6 +6,7 @@ import {
   artifactsConfig,
   type ArtifactsConfig,
 } from '@longhaul/artifacts';
+import { newId, type Artifact, type Vm } from '@longhaul/persistence';
 import { Secrets, StoredSecrets } from '@longhaul/secrets';
 import { TEST_SECRETS_KEYS, type TestDatabase } from './database.js';
 
@@ -24,4 +26,30 @@ export function testArtifacts(
   const store = new DiskStore(directory, urls);
   const config = { ...artifactsConfig.parse({}), LONGHAUL_HOME: directory, ...values };
   return { artifacts: new Artifacts(db, audit, store, config), store, urls };
+}
+
+/** A row of one that has been uploaded, unless `values` say otherwise; no bytes are behind it. */
+export function makeArtifact(
+  { db }: Pick<TestDatabase, 'db'>,
+  { id: vmId, projectId }: Vm,
+  userId: string,
+  values: Partial<Artifact> = {},
+): Promise<Artifact> {
+  const expiresAt = new Date(Date.now() + 3_600_000);
+  return db.artifact.create({
+    data: {
+      id: newId(),
+      projectId,
+      vmId,
+      userId,
+      filename: 'app.conf',
+      purpose: 'config',
+      sizeBytes: 4n,
+      sha256: createHash('sha256').update('text').digest(),
+      uploadUntil: expiresAt,
+      uploadedAt: new Date(),
+      expiresAt,
+      ...values,
+    },
+  });
 }
