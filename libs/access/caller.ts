@@ -1,6 +1,7 @@
 import {
   Prisma,
   batched,
+  parseId,
   type AccountStanding,
   type Database,
   type ProjectRole,
@@ -14,7 +15,7 @@ export interface Caller {
   kind: 'token' | 'basic' | 'oauth';
   userId: string;
   email: string;
-  /** What dies with a revocation: the developer token, or the grant of OAuth (no UUID, see `actorOf`). */
+  /** What dies with a revocation: the developer token, or the grant of OAuth. */
   tokenId: string;
   /** Of OAuth. */
   clientId?: string;
@@ -125,7 +126,14 @@ function noteUse(db: Database, rows: Row[]): void {
   );
 }
 
-/** In whose name something is stored: columns of tokens take developer tokens only. */
+/**
+ * In whose name something is stored. With OAuth the grant stands for the token, so that all that came of one consent is found by
+ * it; should the authorization server have made its id, that is no UUID and is left out.
+ */
 export function actorOf({ kind, userId, tokenId, clientId }: Caller) {
-  return { userId, ...(kind !== 'oauth' && { tokenId }), ...(clientId !== undefined && { clientId }) };
+  return {
+    userId,
+    ...((kind !== 'oauth' || parseId(tokenId)) && { tokenId }),
+    ...(clientId !== undefined && { clientId }),
+  };
 }

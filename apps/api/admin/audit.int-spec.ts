@@ -6,9 +6,11 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { runInNewContext } from 'node:vm';
 import { createToken, SCOPES } from '@longhaul/access';
 import { newId } from '@longhaul/persistence';
-import { makeUser, testDatabase, type TestDatabase } from '../../../test/support/database.js';
+import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../../test/support/database.js';
 import { eventually } from '../../../test/support/eventually.js';
 import { startTestApi } from '../../../test/support/mcp.js';
+import { makePerson } from '../../../test/support/oauth.js';
+import { RawOauth } from '../../../test/support/oauth-raw.js';
 import { makeStaff, rest } from '../../../test/support/rest.js';
 import { makeTenant } from '../../../test/support/rest-world.js';
 import type { ApiServer } from '../server.js';
@@ -31,6 +33,31 @@ const admin = (query: Record<string, string>, path = '/audit') =>
   rest(api.port, staff, 'GET', `/admin/v1${path}?${new URLSearchParams(query)}`);
 
 describe('the search', () => {
+  it('finds by its grant all that an OAuth client did, from the consent to the end of it', async () => {
+    const person = await makePerson(test.db);
+    const vm = await makeVm(test.db, person);
+    const oauth = new RawOauth(`http://127.0.0.1:${api.port}`);
+    const { access_token: token } = await oauth.tokens(person, { scope: 'vms:read vms:exec' });
+    const grant = await test.db.oauthGrant.findFirstOrThrow({ where: { userId: person.userId } });
+    await oauth.call(token, 'list_vms');
+    await oauth.call(token, 'start_vm_command', { vm_id: vm.id, command: 'true' });
+    await oauth.post('/oauth/revoke', { token, client_id: oauth.clientId });
+    const found = await eventually(async () => {
+      const { items } = (await admin({ token_id: grant.id })).json as { items: Record<string, string>[] };
+      return items.some(({ tool }) => tool === 'oauth/revocation') && items;
+    });
+    expect(found.map(({ event, tool }) => (event === 'call' ? tool : event)).reverse()).toEqual([
+      'oauth/consent',
+      'list_vms',
+      'job.submitted',
+      'start_vm_command',
+      'oauth/revocation',
+    ]);
+    for (const { user_id, client_id } of found.filter(({ event }) => event === 'call'))
+      expect({ user_id, client_id }).toEqual({ user_id: person.userId, client_id: oauth.clientId });
+    expect((await admin({ token_id: newId() })).json.items).toEqual([]);
+  });
+
   it('finds by every filter, alone and together', async () => {
     const { caller, projectId, vm, job } = await makeTenant(test);
     const mine = {

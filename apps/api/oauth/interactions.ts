@@ -92,7 +92,7 @@ export class Interactions {
       reply.code(400);
       return this.showConsent(interaction, reply, message, choice);
     }
-    await this.record('oauth/consent', request, interaction, true, { arguments: choice });
+    await this.record('oauth/consent', request, interaction, true, { arguments: choice, tokenId: grantId });
     await this.finish(request, reply, { consent: { grantId } });
   }
 

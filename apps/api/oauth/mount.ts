@@ -1,5 +1,6 @@
 import type { Audit } from '@longhaul/audit';
 import type { Oauth } from '@longhaul/oauth';
+import { parseId } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { pageHeaders } from './html.js';
@@ -83,6 +84,7 @@ async function auditRevocation({ db }: Oauth, audit: Audit, id: string, route: s
     tool: `oauth/${route}`,
     userId: grant?.userId,
     clientId: grant?.clientId,
+    tokenId: grant && parseId(grant.id),
     result: route === 'revocation' ? 'ok' : 'refused',
     code: route === 'revocation' ? null : 'unauthenticated',
   });

@@ -8,7 +8,7 @@ export const ownEvent = z.object({
   id: z.string(),
   at: time,
   event: z.string(),
-  token_id: z.string().nullable(),
+  token_id: z.string().nullable().describe('The developer token, or the grant of OAuth'),
   client_id: z.string().nullable().describe('Of OAuth'),
   project_id: z.string().nullable(),
   vm_id: z.string().nullable(),
