@@ -92,7 +92,7 @@ export function base64Field(answer: unknown, name: string, maxBytes: number): Bu
   return data;
 }
 
-function printable(text: unknown): string {
+export function printable(text: unknown): string {
   return String(text)
     .slice(0, 300)
     .replace(/[\x00-\x1f\x7f]/g, ' ');
