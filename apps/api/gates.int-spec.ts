@@ -5,6 +5,7 @@ import { newId, type Job, type Vm } from '@longhaul/persistence';
 import { vmCommand } from '@longhaul/toolsets/commands/vm-command.job';
 import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import { z } from 'zod';
+import { makeArtifact } from '../../test/support/artifacts.js';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { HandWorker, NoDelivery } from '../../test/support/hand-worker.js';
 import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
@@ -253,7 +254,13 @@ async function sceneOf(tool: Tool): Promise<Scene> {
   const args = {
     ...(valueOf(schemaOf(tool)) as object),
     ...ALSO[tool.name],
+    ...(requires(tool, 'artifact_id') && {
+      artifact_id: (await makeArtifact(test, vm, caller.userId)).id,
+    }),
     ...(requires(tool, 'ssh_key_id') && { ssh_key_id: await makeKey(caller.userId) }),
+    ...(requires(tool, 'artifact_id') && {
+      artifact_id: (await makeArtifact(test, vm, caller.userId)).id,
+    }),
     ...(takes(tool, 'vm_id') && { vm_id: vm.id }),
     ...(takesJob(tool) && (await jobArguments(tool, vm))),
   };

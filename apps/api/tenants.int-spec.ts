@@ -1,5 +1,6 @@
 import { newId, type Job, type Vm } from '@longhaul/persistence';
 import type { z } from 'zod';
+import { makeArtifact } from '../../test/support/artifacts.js';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
 import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
@@ -15,6 +16,7 @@ let stranger: typeof owner;
 let vm: Vm;
 let asking: string;
 let keyId: string;
+let artifactId: string;
 
 beforeAll(async () => {
   test = await testDatabase();
@@ -22,6 +24,7 @@ beforeAll(async () => {
   owner = await makeUser(test.db);
   stranger = await makeUser(test.db);
   vm = await makeVm(test.db, owner.caller, { hostname: 'payroll', commandSlots: 3 });
+  artifactId = (await makeArtifact(test, vm, owner.caller.userId)).id;
   const worker = new HandWorker(test);
   const start = async (command: string) => {
     const { result } = await call('start_vm_command', { vm_id: vm.id, command }, owner.token);
@@ -35,6 +38,7 @@ beforeAll(async () => {
   const key = { name: 'secret key', public_key: TOOL_ARGUMENTS.public_key };
   const { result: added } = await call('add_ssh_key', key, owner.token);
   keyId = (added!.structuredContent as { ssh_key_id: string }).ssh_key_id;
+  artifactId = (await makeArtifact(test, vm, owner.caller.userId, { filename: 'secret' })).id;
   const done = await worker.claim(await start('secret-three'));
   await worker.finish(done, { state: 'succeeded', result: { exit_code: 0, duration_ms: 1 } });
 });
@@ -47,7 +51,7 @@ const call = (name: string, args: object, token = stranger.token) =>
   rpc(new URL('/mcp/x/all', mcpUrl(api.port)), token, 'tools/call', { name, arguments: args });
 const send = (method: string, params: object) => rpc(mcpUrl(api.port), stranger.token, method, { ...params });
 
-const IDS = ['vm_id', 'job_id', 'command_id', 'cursor', 'project_id', 'ssh_key_id'];
+const IDS = ['vm_id', 'job_id', 'command_id', 'cursor', 'project_id', 'ssh_key_id', 'artifact_id'];
 
 interface InputSchema {
   properties?: Record<string, z.core.JSONSchema.BaseSchema>;
@@ -68,6 +72,7 @@ const OWNED: Record<string, () => string[]> = {
   vm_id: () => [vm.id, vm.hostname, vm.hostname.slice(0, 4)],
   project_id: () => [vm.projectId],
   ssh_key_id: () => [keyId],
+  artifact_id: () => [artifactId],
 };
 const owned = async (argument: string) => OWNED[argument]?.() ?? (await jobs()).map(({ id }) => id);
 
