@@ -3,6 +3,7 @@ export const SCOPES = [
   'vms:read',
   'vms:power',
   'vms:exec',
+  'vms:files',
   'vms:console',
   'services:read',
   'services:write',

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { AppError, type ErrorCode } from '@longhaul/errors';
 import type { GuestChannel, GuestSession } from './channel.js';
 import type { CommandState } from './command-state.js';
-import { cancelCommand, dispatchCommand, pollCommand } from './command.js';
+import { cancelCommand, dispatchCommand, killLeftovers, pollCommand } from './command.js';
 import { EXIT, INSTALL, KEEP_URL, partFile, PUSH } from './install-script.js';
 import { controlFile } from './scripts.js';
 
@@ -91,8 +91,15 @@ export function installFile(
   return new Installation(channel, file, source, options).run();
 }
 
+/** Kills what an installation has left running in the guest. Errors: those of killLeftovers. */
+export async function stopInstallation(guest: GuestSession, id: string): Promise<void> {
+  for (let run = 0; run < MAX_RUNS; run++) await killLeftovers(guest, runId(id, run));
+}
+
+/** Each run of the program in the guest is a command of its own, under the same id for whoever goes on after us. */
+const runId = (id: string, run: number) => `${id}-${run}`;
+
 class Installation {
-  /** Each run of the program in the guest has an id of its own, the same one for whoever goes on after us. */
   private runs = 0;
   private answeredAt = performance.now();
   private epoch = '';
@@ -129,7 +136,7 @@ class Installation {
   }
 
   private async runOnce(isPushed: boolean): Promise<RunState> {
-    const id = `${this.file.id}-${this.runs}`;
+    const id = runId(this.file.id, this.runs);
     this.epoch = await this.reach((guest) => this.options.begin(guest));
     const part = isPushed ? partFile(`${this.file.id}-${this.epoch}`) : '';
     if (part && (await this.look(id)).phase === 'absent' && !(await this.push(part))) return 'cancelled';

@@ -5,6 +5,7 @@ export const SCOPE_MEANINGS: Record<Scope, string> = {
   'vms:read': 'See your virtual machines, their state, and the jobs and output of commands',
   'vms:power': 'Start, stop and reset your virtual machines',
   'vms:exec': 'Run any command on your virtual machines, as root',
+  'vms:files': 'Read the files of your virtual machines, as root, except known secrets',
   'vms:console': 'Use the console of your virtual machines',
   'services:read': 'See your services',
   'services:write': 'Order, change and cancel services',

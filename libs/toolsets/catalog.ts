@@ -5,6 +5,11 @@ import { execVmCommand } from './commands/exec-vm-command.tool.js';
 import { getVmCommandOutput } from './commands/get-vm-command-output.tool.js';
 import { readVmCommandLogs } from './commands/read-vm-command-logs.tool.js';
 import { startVmCommand } from './commands/start-vm-command.tool.js';
+import { createArtifactUpload } from './files/create-artifact-upload.tool.js';
+import { getArtifact } from './files/get-artifact.tool.js';
+import { installArtifact } from './files/install-artifact.tool.js';
+import { listVmDirectory } from './inspect/list-vm-directory.tool.js';
+import { readVmFile } from './inspect/read-vm-file.tool.js';
 import { answerJob } from './jobs/answer-job.tool.js';
 import { cancelJob } from './jobs/cancel-job.tool.js';
 import { getJob } from './jobs/get-job.tool.js';
@@ -30,9 +35,11 @@ export const toolsets = {
   account: { default: true },
   vms: { default: true },
   commands: { default: true },
+  files: { default: true },
   jobs: { default: true },
   fleet: { default: false },
   ssh: { default: false },
+  inspect: { default: false },
 } as const;
 
 /** Every tool, in the order in which tools/list shows them. A tool that is not here fails catalog.spec.ts. */
@@ -49,6 +56,9 @@ export const catalog: readonly Tool[] = [
   getVmCommandOutput,
   readVmCommandLogs,
   cancelVmCommand,
+  createArtifactUpload,
+  getArtifact,
+  installArtifact,
   listJobs,
   getJob,
   waitForJob,
@@ -62,4 +72,6 @@ export const catalog: readonly Tool[] = [
   listSshKeys,
   addSshKey,
   removeSshKey,
+  readVmFile,
+  listVmDirectory,
 ];

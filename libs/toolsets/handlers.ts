@@ -1,4 +1,7 @@
 import { vmCommandHandler } from './commands/vm-command.handler.js';
+import { vmInstallHandler } from './files/vm-install.handler.js';
+import { vmListDirectoryHandler } from './inspect/vm-list-directory.handler.js';
+import { vmReadFileHandler } from './inspect/vm-read-file.handler.js';
 import type { JobHandler } from './handler.js';
 import { vmCreateHandler } from './vms/vm-create.handler.js';
 import { vmDeleteHandler } from './vms/vm-delete.handler.js';
@@ -13,8 +16,11 @@ export const handlers: readonly JobHandler[] = [
   vmCommandHandler,
   vmCreateHandler,
   vmDeleteHandler,
+  vmInstallHandler,
+  vmListDirectoryHandler,
   vmMetricsHandler,
   vmPowerHandler,
+  vmReadFileHandler,
   vmReinstallHandler,
   vmRenameHandler,
   vmResizeHandler,
