@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { AppError } from '@longhaul/errors';
-import { utils } from 'ssh2';
+import ssh2 from 'ssh2';
 
 /** A machine that is reached by SSH, and who to be there: root, or somebody for whom `sudo -n` works without a password. */
 export interface SshTarget {
@@ -49,7 +49,7 @@ export const hostKeyText = (key: Buffer) => `${typeOf(key)} ${key.toString('base
 
 /** Errors: `invalid_arguments` for what is no private key, or one with a passphrase. */
 export function checkPrivateKey(text: string): void {
-  const parsed = utils.parseKey(text);
+  const parsed = ssh2.utils.parseKey(text);
   const key = Array.isArray(parsed) ? parsed[0] : parsed;
   if (key instanceof Error) {
     const advice = /passphrase|encrypted/i.test(key.message) ? ' It must have no passphrase.' : '';
