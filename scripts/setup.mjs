@@ -109,6 +109,10 @@ const testTools = [
   ],
   ['openssl', ['openssl', 'openssl', 'openssl', 'openssl', 'openssl', 'openssl']],
   ['chromium', ['chromium', 'chromium', 'chromium', 'chromium', 'chromium', '']],
+  // Of Debian and its kin only: elsewhere what is tested against it is skipped.
+  ...(existsSync('/etc/debian_version')
+    ? [['/usr/lib/python3/dist-packages/swift', ['python3-swift', '', '', '', '', '']]]
+    : []),
 ];
 
 /** The programs (and files) that Longhaul needs and this machine lacks. */

@@ -138,6 +138,12 @@ export class Artifacts {
     if (kept === 0) throw artifactNotFound();
   }
 
+  /** Which of the ids are there. */
+  async known(ids: string[]): Promise<ReadonlySet<string>> {
+    const rows = await this.db.artifact.findMany({ where: { id: { in: ids } }, select: { id: true } });
+    return new Set(rows.map(({ id }) => id));
+  }
+
   /** Of an upload or download that came over our API. The actor is who announced the artifact: the address names nobody else. */
   entry(
     event: 'artifact.upload' | 'artifact.download',

@@ -1,4 +1,4 @@
-import { envInteger, envOrigin } from '@longhaul/config';
+import { envInteger, envOrigin, envSwitch } from '@longhaul/config';
 import { z } from 'zod';
 
 export const artifactsConfig = z.object({
@@ -36,6 +36,11 @@ export const artifactsConfig = z.object({
     .meta({ default: 'what the AWS SDK finds: files, roles of the machine' })
     .describe('Credentials for it; goes with S3_SECRET_ACCESS_KEY'),
   S3_SECRET_ACCESS_KEY: z.string().optional().describe('Their secret'),
+  S3_CONDITIONAL_WRITES: envSwitch
+    .default(true)
+    .describe(
+      'Whether uploads carry If-None-Match, by which the server takes each file once; false for servers that refuse it, as Swift',
+    ),
 });
 
 export type ArtifactsConfig = z.output<typeof artifactsConfig> & { LONGHAUL_HOME: string };

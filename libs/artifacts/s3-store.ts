@@ -28,6 +28,7 @@ export class S3Store extends ArtifactStore {
     private readonly client: S3Client,
     private readonly bucket: string,
     private readonly urls: ContentUrls,
+    private readonly isOnce: boolean,
   ) {
     super();
   }
@@ -50,7 +51,7 @@ export class S3Store extends ArtifactStore {
       maxAttempts: 3,
       requestHandler: { connectionTimeout: 5_000, socketTimeout: 30_000 },
     });
-    return new S3Store(client, S3_BUCKET, urls);
+    return new S3Store(client, S3_BUCKET, urls, config.S3_CONDITIONAL_WRITES);
   }
 
   async uploadUrl({ id, sizeBytes, sha256, uploadUntil }: Declared): Promise<Upload> {
@@ -60,7 +61,7 @@ export class S3Store extends ArtifactStore {
       ContentLength: Number(sizeBytes),
       ContentType: CONTENT_TYPE,
       ChecksumSHA256: checksum,
-      IfNoneMatch: '*',
+      ...(this.isOnce && { IfNoneMatch: '*' }),
     });
     const url = await getSignedUrl(this.client, command, {
       expiresIn: Math.max(1, Math.floor((uploadUntil.getTime() - Date.now()) / 1000)),
@@ -71,7 +72,7 @@ export class S3Store extends ArtifactStore {
       'content-type': CONTENT_TYPE,
       'content-length': String(sizeBytes),
       'x-amz-checksum-sha256': checksum,
-      'if-none-match': '*',
+      ...(this.isOnce && { 'if-none-match': '*' }),
     };
     return { url, method: 'PUT', headers, expiresAt: uploadUntil };
   }

@@ -4,6 +4,7 @@ import {
   ContentUrls,
   DiskStore,
   artifactsConfig,
+  type ArtifactStore,
   type ArtifactsConfig,
 } from '@longhaul/artifacts';
 import { newId, type Artifact, type Vm } from '@longhaul/persistence';
@@ -25,8 +26,14 @@ export function testArtifacts(
   const urls = new ContentUrls(new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS })));
   const store = new DiskStore(directory, urls);
   const config = { ...artifactsConfig.parse({}), LONGHAUL_HOME: directory, ...values };
-  return { artifacts: new Artifacts(db, audit, store, config), store, urls };
+  return { artifacts: withStore({ db, audit }, store, config), store, urls };
 }
+
+export const withStore = (
+  { db, audit }: Pick<TestDatabase, 'db' | 'audit'>,
+  store: ArtifactStore,
+  config: ArtifactsConfig,
+) => new Artifacts(db, audit, store, config);
 
 /** A row of one that has been uploaded, unless `values` say otherwise; no bytes are behind it. */
 export function makeArtifact(

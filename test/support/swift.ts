@@ -1,11 +1,17 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { freePort } from '@longhaul/persistence/embedded';
 import { eventually } from './eventually.js';
+
+const PYTHON = '/usr/bin/python3';
+const PACKAGE = '/usr/lib/python3/dist-packages/swift';
+
+/** Why it cannot be started here; undefined where it can. */
+export const SWIFT_LACKS = existsSync(PACKAGE) ? undefined : "there is no Swift of Debian's python3-swift";
 
 /** OpenStack Swift with its S3 interface, of Debian's python3-swift: the servers as they are, one process each. */
 export interface Swift {
@@ -31,7 +37,8 @@ builder.rebalance()
 builder.get_ring().save(sys.argv[1])`;
 
 const SERVE = `
-import os, sys
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: it does not outlive the test
 from swift.common import utils
 directory, name = sys.argv[1:]
 utils.set_swift_dir(directory)
@@ -79,14 +86,14 @@ export async function startSwift(): Promise<Swift> {
       ports.set(name, port);
       writeFileSync(join(directory, `${name}.conf`), confOf(directory, name, port));
       if (name !== 'proxy')
-        execFileSync('/usr/bin/python3', ['-c', MAKE_RING, join(directory, `${name}.ring.gz`), String(port)]);
+        execFileSync(PYTHON, ['-c', MAKE_RING, join(directory, `${name}.ring.gz`), String(port)]);
     }
     for (const name of ports.keys())
       children.push(
-        spawn('/usr/bin/python3', ['-c', SERVE, directory, name], { stdio: ['ignore', 'ignore', 'inherit'] }),
+        spawn(PYTHON, ['-c', SERVE, directory, name], { stdio: ['ignore', 'ignore', 'inherit'] }),
       );
     const endpoint = `http://127.0.0.1:${ports.get('proxy')}`;
-    await eventually(() => makeBucket(endpoint), { withinMs: 20_000, everyMs: 200 });
+    await eventually(() => makeBucket(endpoint), { withinMs: 120_000, everyMs: 200 });
     return {
       endpoint,
       region: REGION,

@@ -1,0 +1,38 @@
+import { SWIFT_LACKS, startSwift, type Swift } from '../../test/support/swift.js';
+import { testArtifacts, withStore } from '../../test/support/artifacts.js';
+import { testDatabase } from '../../test/support/database.js';
+import { artifactsConfig, type ArtifactsConfig } from './config.js';
+import { S3Store } from './s3-store.js';
+import { storeContract } from './store.contract.js';
+
+if (SWIFT_LACKS) it.skip(`not tested here: ${SWIFT_LACKS}`, () => {});
+else {
+  // Swift signs and compares length and type. It knows no checksum of SHA-256 and refuses conditional uploads.
+  storeContract('S3Store on Swift', async () => {
+    const [database, swift] = await Promise.all([testDatabase(), startSwift()]);
+    const { urls } = testArtifacts(database, '/nowhere');
+    const config = configOf(swift);
+    return {
+      database,
+      artifacts: withStore(database, S3Store.open(config, urls), config),
+      refuses: { digest: false, second: false },
+      async close() {
+        await swift.stop();
+        await database.drop();
+      },
+    };
+  });
+}
+
+function configOf(swift: Swift): ArtifactsConfig {
+  const values = {
+    ARTIFACTS_STORE: 's3',
+    S3_ENDPOINT: swift.endpoint,
+    S3_REGION: swift.region,
+    S3_BUCKET: swift.bucket,
+    S3_ACCESS_KEY_ID: swift.accessKeyId,
+    S3_SECRET_ACCESS_KEY: swift.secretAccessKey,
+    S3_CONDITIONAL_WRITES: 'false',
+  };
+  return { ...artifactsConfig.parse(values), LONGHAUL_HOME: '/nowhere' };
+}
