@@ -1,5 +1,6 @@
 import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
+import { Artifacts, collectOrphans, sweepArtifacts } from '@longhaul/artifacts';
 import { dropExpired, makePartitions, sealEvents, type Sealed } from '@longhaul/audit';
 import { CONFIG } from '@longhaul/config';
 import { Attempts, Recovery, Retention } from '@longhaul/jobs';
@@ -19,6 +20,7 @@ const CLEAN_UP_MS = 2_000;
 const OBSERVE_MS = 1_000;
 const COLLECT_MS = 600_000;
 const RETENTION_MS = 300_000;
+const ORPHANS_MS = 3_600_000;
 const SEAL_MS = 15_000;
 
 /** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, retention, its VMs. */
@@ -38,6 +40,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     private readonly providers: VmProviders,
     private readonly observer: Observer,
     private readonly handlers: Handlers,
+    private readonly artifacts: Artifacts,
   ) {}
 
   async onApplicationBootstrap() {
@@ -55,6 +58,8 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every(RETENTION_MS, () => this.keepAudit()),
       this.every(SEAL_MS, () => this.sealAudit()),
       this.every(RETENTION_MS, () => sweepOauth(this.db, this.stopping.signal)),
+      this.every(RETENTION_MS, () => this.sweepArtifacts()),
+      this.every(ORPHANS_MS, () => this.collectOrphans()),
     ];
   }
 
@@ -94,6 +99,16 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
         this.log.warn({ err: error, vmId: vm.id }, 'old commands could not be collected'),
       );
     }
+  }
+
+  private async sweepArtifacts(): Promise<void> {
+    const count = await sweepArtifacts(this.db, this.artifacts, this.stopping.signal);
+    if (count > 0) this.log.info({ count }, 'artifacts dropped');
+  }
+
+  private async collectOrphans(): Promise<void> {
+    const count = await collectOrphans(this.artifacts, this.stopping.signal);
+    if (count > 0) this.log.info({ count }, 'bytes without an artifact dropped');
   }
 
   private async keepAudit(): Promise<void> {

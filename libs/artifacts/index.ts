@@ -1,5 +1,6 @@
 export { Artifacts, UPLOAD_MINUTES, type Announced, type ArtifactState, type Trace } from './artifacts.js';
 export { ArtifactsModule } from './artifacts.module.js';
+export { collectOrphans, sweepArtifacts } from './sweep.js';
 export { artifactsConfig, type ArtifactsConfig } from './config.js';
 export { CONTENT_TYPE, ContentUrls } from './content-urls.js';
 export { DiskStore } from './disk-store.js';
