@@ -28,6 +28,7 @@ const BELOW = {
     'access',
     'secrets',
     'artifacts',
+    'images',
     'jobs',
     'job-log',
   ],

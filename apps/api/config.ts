@@ -1,6 +1,7 @@
 import { ratesConfig } from '@longhaul/access';
 import { artifactsConfig } from '@longhaul/artifacts';
 import { envInteger, envList } from '@longhaul/config';
+import { imagesConfig } from '@longhaul/images';
 import { jobQueueConfig } from '@longhaul/job-queue';
 import { retentionConfig } from '@longhaul/jobs';
 import { mcpConfig } from '@longhaul/mcp';
@@ -18,6 +19,7 @@ export const apiConfig = z.object({
   ...jobQueueConfig.shape,
   ...retentionConfig.shape,
   ...mcpConfig.shape,
+  ...imagesConfig.shape,
   ...secretsConfig.shape,
   ...ratesConfig.shape,
   ...oauthConfig.shape,

@@ -1,2 +1,3 @@
 export * from './catalog.js';
+export { imagesConfig } from './config.js';
 export { download, type DownloadOptions } from './download.js';

@@ -1,6 +1,7 @@
 import { actorOf, projectFor, type Access, type Caller } from '@longhaul/access';
 import type { Artifacts } from '@longhaul/artifacts';
 import { AppError } from '@longhaul/errors';
+import type { ImageCatalog } from '@longhaul/images';
 import type { JobLog } from '@longhaul/job-log';
 import type { JobKind, Jobs, Progress, Submission } from '@longhaul/jobs';
 import type { Database, Job } from '@longhaul/persistence';
@@ -49,6 +50,7 @@ export interface Services {
   jobs: Jobs;
   jobLog: JobLog;
   artifacts: Artifacts;
+  images(): Promise<ImageCatalog>;
   secrets: StoredSecrets;
 }
 

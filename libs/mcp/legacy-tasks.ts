@@ -139,7 +139,9 @@ export class LegacyTasks {
       );
       await this.requireStill(task);
       if (isFinal(job.state))
-        return faultOf(job) ?? { ...(await answerOf(tool, job, services, request.caller)), _meta: relatedTo(job) };
+        return (
+          faultOf(job) ?? { ...(await answerOf(tool, job, services, request.caller)), _meta: relatedTo(job) }
+        );
       if (signal.aborted) throw new AppError('unavailable', 'The task has not ended yet. Ask again.');
       await askOf(job, task);
     }

@@ -1,14 +1,17 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { Access, Rates, actorOf, requireChange, requireExecSwitch, requireOpen } from '@longhaul/access';
 import { Artifacts } from '@longhaul/artifacts';
 import { Audit, resultOf } from '@longhaul/audit';
+import { CONFIG } from '@longhaul/config';
 import { AppError, redactText, toAppError } from '@longhaul/errors';
+import { loadCatalog, type imagesConfig } from '@longhaul/images';
 import { JobLog } from '@longhaul/job-log';
 import { Jobs, isFinal } from '@longhaul/jobs';
 import { Database, type Job, type Vm } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
 import { createLogger, traceIdOf } from '@longhaul/telemetry';
 import type { CallToolResult, InputRequiredResult } from '@modelcontextprotocol/server';
+import type { z } from 'zod';
 import { answerOf, toError, toResult } from './answer.js';
 import { Call, type CallRequest, type Services } from './call.js';
 import { confirm, type ConfirmedBy } from './confirmation.js';
@@ -52,8 +55,10 @@ export class CallPipeline {
     private readonly states: RequestStates,
     private readonly rates: Rates,
     secrets: StoredSecrets,
+    @Inject(CONFIG) config: z.output<typeof imagesConfig>,
   ) {
-    this.services = { access, db, jobs, jobLog, artifacts, secrets };
+    const images = () => loadCatalog(config.IMAGE_CATALOG);
+    this.services = { access, db, jobs, jobLog, artifacts, images, secrets };
   }
 
   /**

@@ -83,6 +83,7 @@ async function serve(
     states,
     new Rates(db, ratesConfig.parse({})),
     stored,
+    {},
   );
   const servers = new McpServers(product, { JOB_RETENTION_DAYS: 30 } as never, pipeline, states);
   const topics = new Topics(product, servers, growth, changes, pipeline);

@@ -24,6 +24,7 @@ import { listSshKeys } from './ssh/list-ssh-keys.tool.js';
 import { removeSshKey } from './ssh/remove-ssh-key.tool.js';
 import { getVmMetrics } from './fleet/get-vm-metrics.tool.js';
 import { getVm } from './vms/get-vm.tool.js';
+import { listImages } from './vms/list-images.tool.js';
 import { listVms } from './vms/list-vms.tool.js';
 import { powerVm } from './vms/power-vm.tool.js';
 import { reinstallVm } from './vms/reinstall-vm.tool.js';
@@ -47,6 +48,7 @@ export const catalog: readonly Tool[] = [
   whoami,
   listVms,
   getVm,
+  listImages,
   powerVm,
   renameVm,
   reinstallVm,

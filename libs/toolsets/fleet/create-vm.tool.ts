@@ -1,4 +1,5 @@
 import { projectFor } from '@longhaul/access';
+import { AppError } from '@longhaul/errors';
 import { defineJobTool } from '@longhaul/mcp';
 import { newId } from '@longhaul/persistence';
 import { z } from 'zod';
@@ -44,6 +45,9 @@ export const createVm = defineJobTool({
     const projectId = projectFor(caller, project_id);
     const { ssh_key_id, ssh_public_key, ...size } = args;
     const key = await chosenKey(services.db, caller.userId, { ssh_key_id, ssh_public_key });
+    const { disk_gb: least } = (await services.images()).find(image);
+    if (size.disk_gb < least)
+      throw new AppError('invalid_arguments', `disk_gb: the image ${image} takes at least ${least}.`);
     const place = await placeFor(services.db, location);
     const resources = { cpus: size.cpus, memoryMb: size.memory_mb, diskGb: size.disk_gb };
     const id = newId();

@@ -35,6 +35,7 @@ export const reinstallVm = defineJobTool({
   async submit(call, { image, force, idempotency_key: idempotencyKey, ...keys }) {
     const { vm, caller, services } = call;
     requireAbility(observedOf(vm).abilities, 'reinstall');
+    (await services.images()).find(image);
     const key = await chosenKey(services.db, caller.userId, keys);
     if (force) await makeWay(call);
     return call.submit(vmReinstall, { image, ssh_public_key: key }, { label: image, idempotencyKey });
