@@ -1,6 +1,7 @@
 import { createToken, setSwitch } from '@longhaul/access';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { makeStaff, rest } from '../../test/support/rest.js';
 import { listen } from '../../test/support/listen.js';
 import { modernRequest, rpc } from '../../test/support/tasks.js';
 import { eventually } from '../../test/support/eventually.js';
@@ -31,6 +32,16 @@ const url = (replica: number) => mcpUrl(replicas[replica]!.port);
 const whoami = (token: string, method = 'tools/call', params: object = { name: 'whoami', arguments: {} }) =>
   rpc(url(1), token, method, params as Record<string, unknown>);
 
+/** Of a command that another replica is asked to start. */
+async function codeOf(name: string, vmId: string): Promise<string | undefined> {
+  const { result } = await whoami(user.token, 'tools/call', {
+    name,
+    arguments: { vm_id: vmId, command: 'true' },
+  });
+  const [{ text }] = result!.content as [{ text: string }];
+  return (JSON.parse(text) as { error?: { code: string } }).error?.code;
+}
+
 it(`is in force on another replica with its next request, ${TRIES} times`, async () => {
   let leaks = 0;
   for (let n = 0; n < TRIES; n++) {
@@ -51,6 +62,41 @@ it(`takes a revoked token no more on another replica, ${TRIES} times`, async () 
     if ((await whoami(token)).status !== 401) leaks++;
   }
   expect(leaks).toBe(0);
+});
+
+it(`starts no command on another replica once exec is off, ${TRIES} times`, async () => {
+  const { token: staff } = await makeStaff(test);
+  const vm = await makeVm(test.db, user.caller);
+  const set = (engaged: boolean) =>
+    rest(replicas[0].port, staff, 'PUT', '/admin/v1/switches/exec', { engaged, reason: 'incident 7' });
+  let leaks = 0;
+  for (let n = 0; n < TRIES; n++) {
+    await set(true);
+    if ((await codeOf('start_vm_command', vm.id)) !== 'switched_off') leaks++;
+    await set(false);
+    if ((await codeOf('start_vm_command', 'no-such-vm')) !== 'vm_not_found') leaks++;
+  }
+  expect(leaks).toBe(0);
+  expect(await test.db.job.count({ where: { vmId: vm.id } })).toBe(0);
+});
+
+it('lets nothing through on any replica while nobody can say how the switches are', async () => {
+  const vm = await makeVm(test.db, user.caller);
+  const start = { name: 'start_vm_command', arguments: { vm_id: vm.id, command: 'true' } };
+  await test.db.$executeRaw`ALTER TABLE kill_switches RENAME TO kill_switches_away`;
+  try {
+    for (const replica of [0, 1]) {
+      for (const params of [start, { name: 'whoami', arguments: {} }]) {
+        const response = await fetch(url(replica), modernRequest(user.token, 'tools/call', params));
+        expect(response.status).toBe(503);
+        expect(await response.json()).toMatchObject({ code: 'unavailable', retryable: true });
+      }
+    }
+  } finally {
+    await test.db.$executeRaw`ALTER TABLE kill_switches_away RENAME TO kill_switches`;
+  }
+  expect(await test.db.job.count({ where: { vmId: vm.id } })).toBe(0);
+  expect(await whoami(user.token)).toMatchObject({ status: 200 });
 });
 
 describe('the switch mcp', () => {
