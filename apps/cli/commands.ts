@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { adoptCommands } from './adopt-commands.js';
 import { auditCommands } from './audit-commands.js';
 import { openContext, type Context } from './context.js';
 import { openDatabase } from './database.js';
@@ -28,6 +29,12 @@ const OPTIONS = {
   cancel: { type: 'boolean' },
   since: { type: 'string' },
   head: { type: 'string' },
+  host: { type: 'string' },
+  qmp: { type: 'string' },
+  agent: { type: 'string' },
+  ssh: { type: 'string' },
+  key: { type: 'string' },
+  'host-key': { type: 'string' },
 } as const;
 
 export type Options = ReturnType<typeof parse>['values'];
@@ -45,6 +52,7 @@ const COMMANDS: Record<string, Command> = {
   ...tokenCommands,
   ...projectCommands,
   ...vmCommands,
+  ...adoptCommands,
   ...switchCommands,
   ...keyCommands,
   ...auditCommands,

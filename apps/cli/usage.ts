@@ -33,7 +33,12 @@ export const USAGE = `Usage: longhaul <command>
 
   vm list
   vm create HOSTNAME [--user EMAIL] [--exec]
-  vm start|stop|reset ID|HOSTNAME`;
+  vm start|stop|reset ID|HOSTNAME
+  vm adopt HOSTNAME --qmp SOCKET --agent SOCKET [--project NAME] [--host NAME] [--exec]
+                                put a VM that runs under QEMU already in Longhaul's hands
+  vm adopt HOSTNAME --ssh USER@HOST[:PORT] --host-key SHA256:… (--key FILE | --password-stdin) [--project NAME] …
+                                the same for any machine, by SSH
+  vm forget ID|HOSTNAME         take an adopted one out again; the machine is not touched`;
 
 /** A fault of whoever typed the command; its message is all there is to show. */
 export class UsageError extends Error {}

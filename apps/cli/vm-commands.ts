@@ -41,13 +41,20 @@ export const vmCommands: Record<string, Command> = {
 };
 
 async function power(context: Context, reference: string, action: 'start' | 'stop' | 'reset'): Promise<void> {
-  const all = await context.db.vm.findMany({ include: { project: { include: { members: true } } } });
+  const vm = await findVm(context, reference);
+  const userId = vm.project.members[0]?.userId;
+  if (!userId) throw new UsageError(`Nobody is a member of the project of ${reference}.`);
+  await finish(context, vm, userId, action);
+}
+
+/** By id or hostname, which must be that of one VM only. */
+export async function findVm({ db }: Context, reference: string) {
+  const all = await db.vm.findMany({ include: { project: { include: { members: true } } } });
   const matches = all.filter((vm) => vm.id === reference || vm.hostname === reference);
   const [vm] = matches;
-  const userId = vm?.project.members[0]?.userId;
-  if (!vm || !userId) throw new UsageError(`There is no VM ${reference}.`);
+  if (!vm) throw new UsageError(`There is no VM ${reference}.`);
   if (matches.length > 1) throw new UsageError(`Several VMs are called ${reference}; give the id.`);
-  await finish(context, vm, userId, action);
+  return vm;
 }
 
 async function finish(

@@ -59,8 +59,8 @@ function runner(work: (context: JobContext) => Promise<unknown>): JobRunner {
   const { db, changes } = test;
   const attempts = new Attempts(db, jobs, config);
   const { artifacts } = testArtifacts(test, home);
-  const providers = new VmProviders(config);
   const secrets = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
+  const providers = new VmProviders(config, db, secrets);
   const kinds = new Handlers([handler]);
   return new JobRunner(config, db, attempts, new JobLog(db), changes, providers, kinds, artifacts, secrets);
 }

@@ -2,8 +2,10 @@ import { join } from 'node:path';
 import { Inject, Injectable } from '@nestjs/common';
 import { CONFIG } from '@longhaul/config';
 import { AppError } from '@longhaul/errors';
-import type { Vm } from '@longhaul/persistence';
-import { QemuProvider, type VmProvider } from '@longhaul/vm-providers';
+import { Database, type Vm } from '@longhaul/persistence';
+import { StoredSecrets } from '@longhaul/secrets';
+import { AdoptedQemuProvider, QemuProvider, SshProvider, type VmProvider } from '@longhaul/vm-providers';
+import { AdoptedMachines } from './adopted-machines.js';
 import type { WorkerConfig } from './config.js';
 
 /** The back ends that this worker reaches, by the name that rows of VMs carry. */
@@ -11,15 +13,23 @@ import type { WorkerConfig } from './config.js';
 export class VmProviders {
   private readonly providers: Map<string, VmProvider>;
 
-  constructor(@Inject(CONFIG) config: WorkerConfig) {
+  constructor(@Inject(CONFIG) config: WorkerConfig, db: Database, stored: StoredSecrets) {
+    const home = config.LONGHAUL_HOME;
+    const machines = new AdoptedMachines(db, stored, config.WORKER_HOSTS);
     const qemu = new QemuProvider({
       home: config.LONGHAUL_HOME,
       imagesDirectory: config.LONGHAUL_IMAGES ?? join(config.LONGHAUL_HOME, 'images'),
+      imageCatalog: config.IMAGE_CATALOG,
       accelerator: config.VM_ACCELERATOR,
       runAsUser: config.VM_USER,
       guestGateway: config.LONGHAUL_GUEST_GATEWAY,
     });
-    this.providers = new Map([qemu].map((provider) => [provider.name, provider]));
+    const providers = [
+      qemu,
+      new AdoptedQemuProvider({ home, machines: machines.qemu() }),
+      new SshProvider({ home, machines: machines.ssh() }),
+    ];
+    this.providers = new Map(providers.map((provider) => [provider.name, provider]));
   }
 
   of(vm: Pick<Vm, 'provider'>): VmProvider {

@@ -9,6 +9,7 @@ export { Retention, retentionConfig } from './retention.js';
 export {
   AwaitingInput,
   FencedError,
+  FINAL_STATES,
   isFinal,
   jobNotFound,
   queueName,

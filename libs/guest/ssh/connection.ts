@@ -1,4 +1,4 @@
-import { once } from 'node:events';
+import { once, setMaxListeners } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { AppError } from '@longhaul/errors';
 import { Client, type ClientChannel, type SFTPWrapper } from 'ssh2';
@@ -24,6 +24,8 @@ export class SshConnection {
   private sftp: Promise<SFTPWrapper | undefined> | undefined;
 
   private constructor(private readonly socket: Socket) {
+    // One for each thing that is under way.
+    setMaxListeners(0, this.over.signal);
     socket.on('error', (error) => this.fail('cannot be reached. Try again.', error));
     socket.on('close', () => this.fail('closed the connection. Try again.'));
     this.client.on('error', (error) => this.fail(describe(error), error));

@@ -4,7 +4,7 @@ import type { GuestChannel, GuestSession } from '@longhaul/guest';
 import type { VmSpec } from '../provider.js';
 import { IMAGE_DISK_GB, macAddress } from './machine.js';
 import { poll } from './programs.js';
-import { NoProcess, withQmp } from './qmp.js';
+import { NoProcess, withQmp, type QmpFiles } from './qmp.js';
 import type { VmFiles } from './vm-files.js';
 
 const GREETING_MS = 60_000;
@@ -38,7 +38,7 @@ export async function waitForAgent(
 }
 
 /** Resolves to whether the guest has powered off within `timeoutMs`; a process that is gone counts as off. */
-export async function waitForPowerOff(files: VmFiles, timeoutMs: number): Promise<boolean> {
+export async function waitForPowerOff(files: QmpFiles, timeoutMs: number): Promise<boolean> {
   const off = await poll(
     async () => {
       try {

@@ -20,6 +20,11 @@ class Silence extends Error {}
 /** QEMU understood the command and refused it. */
 export class QmpRefusal extends Error {}
 
+/** What it takes to talk to a QEMU process: its uuid (or ANY_VM), its sockets, and the folder of the locks. */
+export type QmpFiles = Pick<VmFiles, 'id' | 'locks'> & { qmp: readonly string[] };
+
+export const ANY_VM = '';
+
 export interface QmpSession {
   /** Throws QmpRefusal when QEMU answers with an error. */
   execute<T = unknown>(command: string, args?: Json, timeoutMs?: number): Promise<T>;
@@ -34,14 +39,14 @@ export interface QmpSession {
  * Errors: NoProcess; `unavailable` when neither socket answers within `waitMs`.
  */
 export async function withQmp<T>(
-  files: VmFiles,
+  files: QmpFiles,
   use: (qmp: QmpSession) => Promise<T>,
   { waitMs = 10_000, holdMs = 10_000 } = {},
 ): Promise<T> {
   const giveUpAt = performance.now() + waitMs;
   let turn = 0;
   do {
-    const index = turn++ % 2;
+    const index = turn++ % files.qmp.length;
     let entered = false;
     try {
       const lock = { directory: files.locks, name: `qmp-${index}`, waitMs: 100, holdMs };
@@ -49,7 +54,8 @@ export async function withQmp<T>(
         const qmp = await QmpConnection.open(files.qmp[index]!, signal);
         try {
           const { UUID } = await qmp.execute<{ UUID: string }>('query-uuid');
-          if (UUID !== files.id) throw new Error(`The process on ${files.qmp[index]} is VM ${UUID}`);
+          if (files.id !== ANY_VM && UUID !== files.id)
+            throw new Error(`The process on ${files.qmp[index]} is VM ${UUID}`);
           entered = true;
           return await use(qmp);
         } finally {
