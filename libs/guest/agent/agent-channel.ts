@@ -1,3 +1,4 @@
+import { createConnection } from 'node:net';
 import { GuestChannel, type GuestSession, type SessionOptions } from '../channel.js';
 import { withLock } from '../lock.js';
 import type { AgentCalls } from './calls.js';
@@ -37,6 +38,6 @@ export class AgentChannel extends GuestChannel {
 
   private open(answerMs: number, over: AbortSignal): Promise<AgentCalls> {
     if ('open' in this.options) return this.options.open(answerMs, over);
-    return AgentConnection.open(this.options.socketPath, answerMs, over);
+    return AgentConnection.open(createConnection(this.options.socketPath), answerMs, over);
   }
 }

@@ -93,7 +93,8 @@ export function base64Field(answer: unknown, name: string, maxBytes: number): Bu
 }
 
 export function printable(text: unknown): string {
-  return String(text)
+  // Not String: a value of JSON may have a toString of its own.
+  return (typeof text === 'string' ? text : (JSON.stringify(text) ?? ''))
     .slice(0, 300)
     .replace(/[\x00-\x1f\x7f]/g, ' ');
 }

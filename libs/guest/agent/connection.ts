@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { createConnection, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { AppError } from '@longhaul/errors';
 import { AgentRefusal, LineReader, parseAnswer, ProtocolViolation, SENTINEL } from './answers.js';
 import type { AgentCalls } from './calls.js';
@@ -26,7 +26,7 @@ export class AgentConnection implements AgentCalls {
   private syncId: number | undefined;
 
   private constructor(
-    private readonly socket: Socket,
+    private readonly socket: Duplex,
     private readonly answerMs: number,
   ) {
     socket.on('data', (chunk: Buffer) => this.receive(chunk));
@@ -34,9 +34,9 @@ export class AgentConnection implements AgentCalls {
     socket.on('close', () => this.fail('closed the connection'));
   }
 
-  /** Connects and waits until the agent has answered, so that no request is left behind for an agent that is not up yet. */
-  static async open(socketPath: string, answerMs: number, signal: AbortSignal): Promise<AgentConnection> {
-    const connection = new AgentConnection(createConnection(socketPath), answerMs);
+  /** Waits until the agent has answered, so that no request is left behind for one that is not up yet. */
+  static async open(socket: Duplex, answerMs: number, signal: AbortSignal): Promise<AgentConnection> {
+    const connection = new AgentConnection(socket, answerMs);
     signal.addEventListener('abort', () => connection.close());
     if (signal.aborted) connection.close();
     try {

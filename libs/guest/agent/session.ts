@@ -163,7 +163,8 @@ export class AgentSession implements GuestSession {
   private async thawed(): Promise<boolean> {
     const status = await this.connection.call('guest-fsfreeze-status').catch(() => 'unknown');
     if (status !== 'frozen') return false;
-    await this.connection.call('guest-fsfreeze-thaw');
+    const command = 'guest-fsfreeze-thaw';
+    await this.connection.call(command).catch((error) => Promise.reject(toAppError(command, error)));
     return true;
   }
 
