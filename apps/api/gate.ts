@@ -53,6 +53,7 @@ export function installGate(
   const ours = PUBLIC_URL === undefined ? [] : [new URL(PUBLIC_URL).hostname];
   const hosts = [...localhostAllowedHostnames(), ...config.ALLOWED_HOSTS, ...ours];
   const origins = new Set([...config.ALLOWED_ORIGINS, PUBLIC_URL]);
+  const localOrigins = localhostAllowedOrigins();
 
   server.decorateRequest('caller');
   server.addHook('onRequest', async (request, reply) => {
@@ -67,7 +68,7 @@ export function installGate(
         'This Host is not served here. Its operator can add it to ALLOWED_HOSTS.',
       );
     }
-    if (!validateOriginHeader(origin, localhostAllowedOrigins()).ok && !origins.has(String(origin))) {
+    if (!validateOriginHeader(origin, localOrigins).ok && !origins.has(String(origin))) {
       return refuse(
         reply,
         403,

@@ -93,14 +93,15 @@ function insert(entries: AuditEntry[]): Prisma.Sql {
       "clientName" text, "clientVersion" text, ip text, "userAgent" text)`;
 }
 
+/** What is undefined is not in its JSON. */
 function toRow(entry: AuditEntry): AuditEntry {
-  const { arguments: args, userAgent, clientName, clientVersion, ...rest } = entry;
+  const { arguments: args, userAgent, clientName, clientVersion } = entry;
   return {
-    ...rest,
-    ...(args !== undefined && { arguments: bounded(redact(args)) }),
-    ...(userAgent && { userAgent: redactText(userAgent, 256) }),
-    ...(clientName && { clientName: redactText(clientName, 128) }),
-    ...(clientVersion && { clientVersion: redactText(clientVersion, 64) }),
+    ...entry,
+    arguments: args === undefined ? undefined : bounded(redact(args)),
+    userAgent: userAgent && redactText(userAgent, 256),
+    clientName: clientName && redactText(clientName, 128),
+    clientVersion: clientVersion && redactText(clientVersion, 64),
   };
 }
 

@@ -57,12 +57,17 @@ export function toRequest(
 ): Request {
   const { method = 'GET', headers: given } = req;
   const url = `http://${given.host}${req.url}`;
-  const headers = new Headers();
-  for (const [name, value] of Object.entries(given))
-    if (value !== undefined) headers.set(name, Array.isArray(value) ? value.join(', ') : value);
-  return body === undefined
-    ? new Request(url, { method, headers, signal })
-    : ({ method, url, headers, signal } as Pick<Request, 'method' | 'url' | 'headers' | 'signal'> as Request);
+  const valueOf = (name: string) => {
+    const value = given[name];
+    return Array.isArray(value) ? value.join(', ') : value;
+  };
+  if (body === undefined) {
+    const headers = new Headers();
+    for (const name of Object.keys(given)) headers.set(name, valueOf(name) ?? '');
+    return new Request(url, { method, headers, signal });
+  }
+  const headers: Pick<Headers, 'get'> = { get: (name) => valueOf(name.toLowerCase()) ?? null };
+  return { method, url, headers, signal } as unknown as Request;
 }
 
 /** At the pace of its reader; a stream that breaks just ends. */

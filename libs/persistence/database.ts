@@ -62,4 +62,13 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
   }
 }
 
-const nameOf = (text: string) => createHash('sha256').update(text).digest('hex').slice(0, 32);
+/** The texts are few. */
+const names = new Map<string, string>();
+
+function nameOf(text: string): string {
+  const known = names.get(text);
+  if (known) return known;
+  const name = createHash('sha256').update(text).digest('hex').slice(0, 32);
+  names.set(text, name);
+  return name;
+}
