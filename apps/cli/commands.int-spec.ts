@@ -4,8 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { Access, listSwitches, verifyPassword } from '@longhaul/access';
-import { Secrets, StoredSecrets, addKey } from '@longhaul/secrets';
+import { saveGrant } from '@longhaul/oauth';
+import { newId } from '@longhaul/persistence';
+import { Secrets, StoredSecrets, addKey, ensureKeyFile } from '@longhaul/secrets';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { startTestApi } from '../../test/support/mcp.js';
+import { makePerson } from '../../test/support/oauth.js';
+import { RawOauth, partOf } from '../../test/support/oauth-raw.js';
 
 const MAIN = join(import.meta.dirname, '../../dist/apps/cli/main.js');
 
@@ -58,6 +63,9 @@ describe('users', () => {
     await ok('user suspend ADA@example.test');
     expect(await ok('user list')).toMatch(/ada@example\.test +suspended +staff, password/);
     await ok('user restore ada@example.test');
+    await saveGrant(test.db, newId(), { userId: user.id, clientId: 'https://a.example', scopes: [] });
+    const said = await ok('user password ada@example.test', 'another horse battery\n');
+    expect(said).toMatch(/logged out everywhere, and 1 grants to OAuth clients are over/);
     expect(
       JSON.stringify(await test.db.auditEvent.findMany(), (_k, v) => (typeof v === 'bigint' ? `${v}` : v)),
     ).not.toContain('horse');
@@ -155,4 +163,93 @@ it('rotates the master key of what is stored', async () => {
   expect(statSync(file).mode & 0o777).toBe(0o600);
   const alone = new StoredSecrets(test.db, new Secrets({ SECRETS_KEYS: first }));
   expect(await alone.signingKey('of-a-test')).toEqual(key);
+});
+
+/** For an API with the master keys of the command line. */
+function keysOfHome() {
+  const file = join(home, 'secrets.key');
+  ensureKeyFile(file);
+  return { SECRETS_KEYS: undefined, SECRETS_KEY_FILE: file };
+}
+
+describe('clients of machines', () => {
+  it('are made, get tokens, are listed and revoked', async () => {
+    const { caller } = await makeUser(test.db);
+    const vm = await makeVm(test.db, caller);
+    const api = await startTestApi(test.url, keysOfHome());
+    const oauth = new RawOauth(`http://127.0.0.1:${api.port}`);
+    try {
+      const out = await ok(
+        `client create nightly --user ${caller.email} --scopes vms:read,account:read --vm ${vm.hostname}`,
+      );
+      const [, id, secret] = /^client_id +(\S+)\nclient_secret +(\S+)\n/.exec(out)!;
+      const token = () =>
+        oauth.post('/oauth/token', {
+          grant_type: 'client_credentials',
+          client_id: id!,
+          client_secret: secret!,
+        });
+      const given = String((await token()).body.access_token);
+      expect(await oauth.call(given)).toMatchObject({
+        status: 200,
+        body: { result: { structuredContent: { email: caller.email } } },
+      });
+      const list = await ok(`client list --user ${caller.email}`);
+      expect(list).toContain(`${id}  ${caller.email}  nightly  vms:read,account:read  ${vm.id}  holds`);
+      expect(list).not.toContain(secret);
+      await ok(`client revoke ${id}`);
+      expect(await oauth.call(given)).toMatchObject({ status: 401 });
+      expect(await token()).toMatchObject({ status: 401 });
+      expect(await ok('client list')).toMatch(/nightly .* revoked \d{4}-/);
+      expect((await longhaul(`client revoke ${id}`)).err).toMatch(/no such client, or it was revoked/);
+      expect(await audited('cli client create')).toMatchObject({
+        arguments: { name: 'nightly', vmIds: [vm.id] },
+      });
+      expect(await audited('cli client revoke')).toMatchObject({ arguments: { id } });
+    } finally {
+      await api.close();
+    }
+  });
+
+  it.each([
+    ['', /Say in whose name/],
+    ['--user nobody@example.test', /no user/],
+    ['--user EMAIL --vm somebody-elses', /no VM somebody-elses/],
+    ['--user EMAIL --scopes all', /Scopes are/],
+    ['--user EMAIL --expires 30d', /Usage/],
+  ])('are not made with: %s', async (options, message) => {
+    const { caller } = await makeUser(test.db);
+    const command = `client create x ${options.replace('EMAIL', caller.email)}`.trim();
+    expect((await longhaul(command)).err).toMatch(message);
+  });
+});
+
+it('rotates the keys that sign; what the one before has signed still holds', async () => {
+  const person = await makePerson(test.db);
+  const env = keysOfHome();
+  let api = await startTestApi(test.url, env);
+  const { port } = api;
+  const oauth = new RawOauth(`http://127.0.0.1:${port}`);
+  const tokens = () => oauth.tokens(person, { scope: 'openid vms:read account:read' });
+  const kidOf = (idToken: string) => partOf(idToken, 0).kid;
+  const rotate = async () => {
+    expect(await ok('key rotate-signing')).toMatch(/within a minute/);
+    // A replica looks once a minute, and when it starts.
+    await api.close();
+    api = await startTestApi(test.url, { ...env, PORT: port });
+    return kidOf((await tokens()).id_token);
+  };
+  try {
+    const first = await tokens();
+    const second = await rotate();
+    expect(second).not.toBe(kidOf(first.id_token));
+    expect(await oauth.subjectOf(first.id_token)).toBe(person.userId);
+    expect(await rotate()).not.toBe(second);
+    expect(await oauth.subjectOf(first.id_token)).toBeUndefined();
+    expect(await oauth.call(first.access_token)).toMatchObject({ status: 200 });
+    expect(await oauth.refresh(first.refresh_token)).toMatchObject({ status: 200 });
+    expect(await audited('cli key rotate-signing')).toMatchObject({ result: 'ok' });
+  } finally {
+    await api.close();
+  }
 });

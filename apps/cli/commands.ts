@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { adoptCommands } from './adopt-commands.js';
 import { auditCommands } from './audit-commands.js';
+import { clientCommands } from './client-commands.js';
 import { openContext, type Context } from './context.js';
 import { openDatabase } from './database.js';
 import { fromEnvironment } from './environment.js';
@@ -50,6 +51,7 @@ export interface Command {
 const COMMANDS: Record<string, Command> = {
   ...userCommands,
   ...tokenCommands,
+  ...clientCommands,
   ...projectCommands,
   ...vmCommands,
   ...adoptCommands,

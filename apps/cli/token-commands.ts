@@ -69,7 +69,7 @@ export const tokenCommands: Record<string, Command> = {
   },
 };
 
-function scopesOf(list: string | undefined): readonly Scope[] {
+export function scopesOf(list: string | undefined): readonly Scope[] {
   if (list === undefined) return SCOPES;
   const names = list.split(',').map((name) => name.trim());
   const scopes = SCOPES.filter((scope) => names.includes(scope));
@@ -78,7 +78,7 @@ function scopesOf(list: string | undefined): readonly Scope[] {
 }
 
 /** Projects and VMs by id or name, of those that the user has. */
-async function restrictionOf(
+export async function restrictionOf(
   { db }: Context,
   userId: string,
   { name, project = [], vm = [], expires }: Options,

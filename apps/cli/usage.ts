@@ -6,6 +6,7 @@ export const USAGE = `Usage: longhaul <command>
   mcp --stdio                   serve MCP on stdin and stdout, for clients that know no HTTP
   migrate                       bring the database of DATABASE_URL up to date
   key rotate                    put all that is stored encrypted under a new master key
+  key rotate-signing            let a new key sign ID tokens; the one before it still verifies
 
   user create EMAIL [--staff] [--password-stdin]   make a user and a project of the same name
   user password EMAIL                              set a password, which is read from standard input
@@ -16,6 +17,11 @@ export const USAGE = `Usage: longhaul <command>
                                 print a new token; without options it may do everything its user may
   token list [--user EMAIL]
   token revoke ID|TOKEN
+
+  client create NAME --user EMAIL [--scopes a,b] [--project NAME]… [--vm HOSTNAME]…
+                                an OAuth client for a machine, in that user's name; prints its id and secret
+  client list [--user EMAIL]
+  client revoke ID
 
   project list
   project add-member NAME EMAIL [--role owner|admin|member|viewer]

@@ -1,5 +1,6 @@
 import { text } from 'node:stream/consumers';
 import { PASSWORD_LENGTH, hashPassword, userOfAddress } from '@longhaul/access';
+import { endLogins } from '@longhaul/oauth';
 import type { AccountStanding } from '@longhaul/persistence';
 import type { Command } from './commands.js';
 import { ensureUser } from './first-vm.js';
@@ -40,10 +41,14 @@ export const userCommands: Record<string, Command> = {
     async run(context, [email]) {
       const { id } = await userOf(context, email!);
       const passwordHash = await passwordFromStdin();
-      await context.change('user password', { email }, (tx) =>
-        tx.user.update({ where: { id }, data: { passwordHash } }),
+      const ended = await context.change('user password', { email }, async (tx) => {
+        await tx.user.update({ where: { id }, data: { passwordHash } });
+        return endLogins(tx, id);
+      });
+      console.log(
+        `${email} logs in with it from now on. They are logged out everywhere, and ${ended} grants to OAuth clients are over. ` +
+          'Developer tokens and clients of machines hold.',
       );
-      console.log(`${email} logs in with it from now on.`);
     },
   },
 

@@ -46,6 +46,21 @@ export async function revokeGrant(tx: Transaction, id: string): Promise<boolean>
 }
 
 /**
+ * Ends all that came of the user's logins: who is logged in at a browser, has just done so or is being asked for consent, and
+ * every grant of a consent. Clients of machines stay. Answers how many grants there were.
+ */
+export async function endLogins(tx: Transaction, userId: string): Promise<number> {
+  await tx.$executeRaw`
+    DELETE FROM oauth_state WHERE (model = 'Session' AND payload->>'accountId' = ${userId})
+      OR (model = 'Interaction' AND ${userId} IN (payload->'session'->>'accountId', payload->'result'->'login'->>'accountId'))`;
+  const { count } = await tx.oauthGrant.updateMany({
+    where: { userId, revokedAt: null, NOT: ofMachines(tx) },
+    data: { revokedAt: new Date() },
+  });
+  return count;
+}
+
+/**
  * A client for a machine: it gets its tokens by client_credentials and acts in the user's name, within the scopes and projects
  * given. It ends with `revokeGrant(tx, clientId)`.
  */

@@ -1,6 +1,7 @@
 export { oauthConfig, type OauthConfig } from './config.js';
 export {
   createMachineClient,
+  endLogins,
   ofMachines,
   revokeGrant,
   saveGrant,

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, createPublicKey, randomBytes, verify, type JsonWebKey } from 'node:crypto';
 import { Browser } from './oauth.js';
 
 export const CALLBACK = 'http://127.0.0.1:9/callback';
@@ -12,8 +12,14 @@ export interface Answer {
 export interface Tokens {
   access_token: string;
   refresh_token: string;
+  /** With the scope `openid`. */
+  id_token: string;
   scope: string;
 }
+
+/** The header (0) or the claims (1) of a token that is signed. */
+export const partOf = (token: string, part: 0 | 1) =>
+  JSON.parse(Buffer.from(token.split('.')[part]!, 'base64url').toString()) as Record<string, string>;
 
 export interface RawOptions {
   scope?: string;
@@ -118,6 +124,21 @@ export class RawOauth {
     const { status, body } = await this.exchange(await this.code(person, options));
     if (status !== 200) throw new Error(`no tokens: ${JSON.stringify(body)}`);
     return body as unknown as Tokens;
+  }
+
+  /** Whom an ID token is about, by a key that is known now; undefined when there is no such key or it has not signed it. */
+  async subjectOf(token: string): Promise<string | undefined> {
+    const { keys } = (await (await fetch(`${this.origin}/.well-known/jwks.json`)).json()) as {
+      keys: (JsonWebKey & { kid: string })[];
+    };
+    const { alg, kid } = partOf(token, 0);
+    const key = keys.find((one) => one.kid === kid);
+    if (!key || alg !== 'RS256') return undefined;
+    const [, signed, signature] = /^(.+)\.(.+)$/.exec(token)!;
+    const by = createPublicKey({ key, format: 'jwk' });
+    const isSigned = verify('RSA-SHA256', Buffer.from(signed!), by, Buffer.from(signature!, 'base64url'));
+    const { iss, sub } = partOf(token, 1);
+    return isSigned && iss === this.origin ? sub : undefined;
   }
 
   /** A call of a tool by hand. */

@@ -1,4 +1,3 @@
-import { createPublicKey, verify, type JsonWebKey } from 'node:crypto';
 import { Secrets, StoredSecrets } from '@longhaul/secrets';
 import { createMachineClient, revokeGrant, rotateSigningKeys, sweepOauth } from '@longhaul/oauth';
 import { newId } from '@longhaul/persistence';
@@ -10,7 +9,7 @@ import {
 } from '../../../test/support/database.js';
 import { startTestApi } from '../../../test/support/mcp.js';
 import { makePerson } from '../../../test/support/oauth.js';
-import { RawOauth, type Answer } from '../../../test/support/oauth-raw.js';
+import { RawOauth, partOf, type Answer } from '../../../test/support/oauth-raw.js';
 import type { ApiServer } from '../server.js';
 
 let test: TestDatabase;
@@ -209,7 +208,7 @@ describe('keys', () => {
 
     const before = await idToken();
     const [first] = await kids();
-    expect(await subjectOf(before.token)).toBe(person.userId);
+    expect(await oauth.subjectOf(before.token)).toBe(person.userId);
     await rotateSigningKeys(
       test.db,
       new StoredSecrets(test.db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS })),
@@ -217,10 +216,10 @@ describe('keys', () => {
     await api.close();
     api = await startTestApi(test.url, { PORT: api.port });
     expect(await kids()).toEqual([expect.not.stringMatching(first!), first]);
-    expect(await subjectOf(before.token)).toBe(person.userId);
+    expect(await oauth.subjectOf(before.token)).toBe(person.userId);
     expect(await oauth.call(before.access)).toMatchObject({ status: 200 });
     const after = await idToken();
-    expect(await subjectOf(after.token)).toBe(person.userId);
+    expect(await oauth.subjectOf(after.token)).toBe(person.userId);
     expect(partOf(after.token, 0).kid).not.toBe(first);
     const keys = await test.db.signingKey.findMany({ where: { name: { startsWith: 'oauth-' } } });
     for (const { key } of keys) expect(key).toMatch(/^v1\./);
@@ -230,21 +229,6 @@ describe('keys', () => {
     for (const key of (await get('/.well-known/jwks.json')).keys as object[])
       expect(Object.keys(key).sort()).toEqual(['alg', 'e', 'kid', 'kty', 'n', 'use']);
   });
-
-  const partOf = (token: string, part: number) =>
-    JSON.parse(Buffer.from(token.split('.')[part]!, 'base64url').toString()) as Record<string, string>;
-
-  /** Whom an ID token is about, once its signature was found to be of a key that is known now. */
-  async function subjectOf(token: string): Promise<string> {
-    const { keys } = (await get('/.well-known/jwks.json')) as { keys: (JsonWebKey & { kid: string })[] };
-    const { alg, kid } = partOf(token, 0);
-    const key = createPublicKey({ key: keys.find((one) => one.kid === kid)!, format: 'jwk' });
-    const [, signed, signature] = /^(.+)\.(.+)$/.exec(token)!;
-    const isSigned = verify('RSA-SHA256', Buffer.from(signed!), key, Buffer.from(signature!, 'base64url'));
-    const { iss, sub } = partOf(token, 1);
-    expect({ alg, isSigned, iss }).toEqual({ alg: 'RS256', isSigned: true, iss: origin });
-    return sub!;
-  }
 
   async function withOpenid() {
     oauth = new RawOauth(origin);
