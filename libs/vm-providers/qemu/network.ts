@@ -4,6 +4,8 @@ import { mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises';
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { AppError } from '@longhaul/errors';
+import type { GuestChannel } from '@longhaul/guest';
+import type { VmAddress } from '../provider.js';
 import { macAddress } from './machine.js';
 import { run } from './programs.js';
 
@@ -19,6 +21,8 @@ export interface BridgeOptions {
   bridge: string;
   /** Without it, guests choose their addresses (by DHCP, say) and only their MAC is held to. */
   range?: AddressRange;
+  /** Router of the range's network, that guests are told of. */
+  gateway?: string;
   /** LONGHAUL_HOME: which VM has which address. */
   home: string;
   /** The user that QEMU runs as, who may open the VM's device. */
@@ -77,6 +81,23 @@ export class BridgeNetwork {
     await this.ip('link', 'set', 'dev', tap, 'type', 'bridge_slave', 'guard', 'on', 'root_block', 'on');
     await this.ip('link', 'set', 'dev', tap, 'up');
     return { tap, mac, address };
+  }
+
+  /** Tells a guest that has booted its address of the range. Repeatable; without a range, nothing happens. */
+  async configure(id: string, guest: GuestChannel): Promise<void> {
+    const { range, gateway = '' } = this.options;
+    if (!range) return;
+    const address = `${await this.addressOf(id, range)}/${range.prefix}`;
+    const args = ['-c', CONFIGURE, 'sh', macAddress(id), address, gateway];
+    const done = await guest.session((session) => session.run({ path: '/bin/sh', args }, 10_000));
+    if (done.exitCode === 0) return;
+    throw new Error(`The guest did not take its address: ${done.stderr.toString('utf8').slice(-1000)}`);
+  }
+
+  /** Where the VM is reached: nowhere that we know of without a range. */
+  async addresses(id: string): Promise<VmAddress[]> {
+    const owned = [...(await this.taken())].filter(([, owner]) => owner === id);
+    return owned.map(([address]) => ({ family: 4, address, kind: 'direct' }));
   }
 
   /** Removes what `prepare` has made; also when it did not. */
@@ -138,6 +159,15 @@ export class BridgeNetwork {
     });
   }
 }
+
+const CONFIGURE = `
+for card in /sys/class/net/*; do [ "$(cat "$card/address")" = "$1" ] && name=\${card##*/}; done
+[ "$name" ] || { echo "no card with $1" >&2; exit 1; }
+ip address show dev "$name" | grep -qF " $2 " && exit
+ip address flush dev "$name"
+ip address add "$2" dev "$name" && ip link set "$name" up || exit
+[ -z "$3" ] || ip route replace default via "$3"
+`;
 
 /** Adding what is there changes nothing. */
 const EMPTY = `
