@@ -152,9 +152,10 @@ class Content {
     { raw, bodyDeadline }: FastifyRequest,
   ): Promise<void> {
     clearTimeout(bodyDeadline);
-    raw.socket.setTimeout(this.limits.idleMs);
+    const { socket } = raw;
+    socket.setTimeout(this.limits.idleMs);
     // Checking and flushing may take long, with nothing left to come.
-    raw.once('end', () => raw.socket.setTimeout(0));
+    raw.once('end', () => socket.setTimeout(0));
     await store.write(artifact, raw, AbortSignal.timeout(this.limits.totalMs));
   }
 
@@ -197,7 +198,9 @@ class Content {
           log.error({ err: failure, requestId }, 'a refusal could not be audited'),
         );
     if (!isGone) return sendProblem(reply, error);
+    // What still comes in would be read to its end.
     reply.hijack();
+    reply.raw.destroy();
     return reply;
   }
 }

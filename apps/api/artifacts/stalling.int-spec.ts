@@ -95,7 +95,7 @@ it('cuts an upload that stalls, and keeps nothing of it', async () => {
 });
 
 it('cuts an upload that dribbles without an end', async () => {
-  await serve({ totalMs: 1_000 });
+  await serve({ totalMs: 1_000, idleMs: 3_600_000 });
   const { socket } = await startUpload();
   socket.resume();
   const dribble = setInterval(() => socket.write('x'), 20);
