@@ -1,25 +1,20 @@
 #!/usr/bin/env bash
-# Builds the default guest image: Debian's essential packages, the packages below, busybox as init, no systemd.
+# Builds a guest image from Debian packages. No systemd: busybox is init, and images/rootfs/ what it starts.
 #
-#   images/build.sh OUTPUT_DIRECTORY
+#   images/build.sh OUTPUT_DIRECTORY RECIPE [ARGUMENT...]
 #
 # makes OUTPUT_DIRECTORY with root.qcow2, vmlinuz, initrd and packages.txt (what was installed, with versions). It appears
 # only when it is complete; when it exists already, nothing is done. Two builds at once: the second waits for the first.
 # Runs as root or as any user with a range in /etc/subuid. Progress goes to stdout, one line a step.
 #
+# A recipe is images/RECIPE/recipe.sh, which is sourced with the arguments. It sets SUITE, PACKAGES, VARIANT and HOOK (of mmdebstrap: kind, and the last hook that it runs) and
+# DISK_SIZE, and defines `finish`, which turns $root, as mmdebstrap left it, into the root of the image. Whatever it puts into
+# $work/out comes out as well.
+#
 # Needs (names of Debian's packages): mmdebstrap uidmap fakeroot e2fsprogs qemu-utils cpio zstd, and
 # debian-archive-keyring on hosts that are not Debian. On Debian the mirrors of the host's own apt are used.
 set -euo pipefail
 
-SUITE=bookworm
-DISK_SIZE=10G
-# Everything in the image beyond Debian's essential packages.
-PACKAGES=(
-  qemu-guest-agent                                    # the only way in: runs commands for the worker
-  busybox-static                                      # init, and all of the initrd
-  mount kmod e2fsprogs iproute2 procps                # modules, growing the disk, network, ps
-  ca-certificates curl openssh-server nginx-light nftables
-)
 KERNEL=linux-image-cloud-amd64
 # Loaded in this order by the initrd; each needs the ones before it. ext4 is built into the kernel.
 BOOT_MODULES=(virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev virtio/virtio_pci
@@ -28,10 +23,13 @@ BOOT_MODULES=(virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virt
 DROPPED_MODULES=(net/ethernet infiniband nvme hv xen gpu iio usb hid nvdimm thunderbolt)
 
 here=$(cd "$(dirname "$0")" && pwd)
-[ $# -eq 1 ] || { echo "usage: $0 OUTPUT_DIRECTORY" >&2; exit 64; }
+[ $# -ge 2 ] || { echo "usage: $0 OUTPUT_DIRECTORY RECIPE [ARGUMENT...]" >&2; exit 64; }
 mkdir -p "$(dirname "$1")"
 output=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C SOURCE_DATE_EPOCH=0
+
+# shellcheck source=/dev/null
+. "$here/$2/recipe.sh" "${@:3}"
 
 say() { printf '%s\n' "$*"; }
 
@@ -58,30 +56,32 @@ add_kernel() {
   cd / && rm -r "$root/kernel"
   version=$(ls "$root/lib/modules")
   for module in $dropped_modules; do rm -rf "$root/lib/modules/$version/kernel/drivers/$module"; done
-  chroot "$root" depmod "$version"
+  # Where it is missing, the recipe brings another one: modprobe's index is not the same for all.
+  # -L, as its link leads out of the new root when seen from here.
+  [ ! -L "$root/sbin/depmod" ] || chroot "$root" depmod "$version"
 }
 
 build() {
   local work=$1 root=$1/root
   mapfile -t sources < <(host_sources)
-  say "Installing Debian $SUITE and ${#PACKAGES[@]} packages into a new root"
+  say "Installing ${#PACKAGES[@]} packages of Debian $SUITE into a new root"
   export KERNEL hook dropped_modules="${DROPPED_MODULES[*]}"
   # As text: the hook runs under sh, which passes no functions on, and this file may be out of its sight.
   hook=$(declare -f add_kernel)
-  mmdebstrap --mode=unshare --variant=essential --quiet --include="$(IFS=,; echo "${PACKAGES[*]}")" \
+  mmdebstrap --mode=unshare --variant="$VARIANT" --quiet --include="$(IFS=,; echo "${PACKAGES[*]}")" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
-    --customize-hook='bash -euc "$hook; add_kernel \"\$1\"" hook "$1"' \
+    "--$HOOK-hook="'bash -euc "$hook; add_kernel \"\$1\"" hook "$1"' \
     "$SUITE" - "${sources[@]}" >"$work/root.tar"
 
   say 'Adding the init, kernel modules and settings; making the disk'
   # fakeroot remembers the owners in the tar without being allowed to set them.
+  mkdir "$work/out"
   export here work root DISK_SIZE
   export boot_modules="${BOOT_MODULES[*]}"
-  fakeroot bash -euo pipefail -c "$(declare -f finish_root make_initrd); finish_root"
+  fakeroot bash -euo pipefail -c "$(declare -f finish finish_root make_initrd); finish_root"
 
   say 'Compressing the disk'
-  mkdir "$work/out"
   qemu-img convert -c -O qcow2 -o compression_type=zstd "$work/root.raw" "$work/out/root.qcow2"
   mv "$work"/{vmlinuz,initrd,packages.txt} "$work/out/"
   chmod 755 "$work/out"
@@ -98,10 +98,8 @@ finish_root() {
 
   { cat "$root/kernel.txt"; dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${Package} ${Version}\n'; } >"$work/packages.txt"
   rm "$root/kernel.txt"
+  finish
   cp -R "$here/rootfs/." "$root/"
-  # Everything that must differ between two VMs: made when a VM is created, never part of the image.
-  rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
-  touch "$root/etc/machine-id"
   ln -sf /bin/busybox "$root/sbin/init"
   for command in halt poweroff reboot; do ln -sf /bin/busybox "$root/sbin/$command"; done
   chown -R 0:0 "$root/etc/inittab" "$root/etc/longhaul" && chmod 755 "$root"/etc/longhaul/*

@@ -88,6 +88,7 @@ const runTools = [
   ['qemu-img', ['qemu-utils', 'qemu-img', 'qemu-tools', 'qemu-img', 'qemu-img', 'qemu']],
   ['zstd', ['zstd', 'zstd', 'zstd', 'zstd', 'zstd', 'zstd']],
   ['socat', ['socat', 'socat', 'socat', 'socat', 'socat', 'socat']],
+  ['xorriso', ['xorriso', 'xorriso', 'xorriso', 'libisoburn', 'xorriso', 'xorriso']],
   ['setpriv', ['util-linux', 'util-linux', 'util-linux', 'util-linux', 'setpriv', '']],
 ];
 const imageTools = [
@@ -108,6 +109,20 @@ const testTools = [
     ['qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', 'qemu-guest-agent', ''],
   ],
   ['openssl', ['openssl', 'openssl', 'openssl', 'openssl', 'openssl', 'openssl']],
+  ['nft', ['nftables', 'nftables', 'nftables', 'nftables', 'nftables', '']],
+  ['virsh', ['libvirt-clients', 'libvirt-client', 'libvirt-client', 'libvirt', 'libvirt-client', '']],
+  ['libvirtd', ['libvirt-daemon', 'libvirt-daemon', 'libvirt-daemon', 'libvirt', 'libvirt-daemon', '']],
+  [
+    'virt-qemu-run',
+    [
+      'libvirt-daemon-driver-qemu',
+      'libvirt-daemon-driver-qemu',
+      'libvirt-daemon-qemu',
+      'libvirt',
+      'libvirt-qemu',
+      '',
+    ],
+  ],
   ['chromium', ['chromium', 'chromium', 'chromium', 'chromium', 'chromium', '']],
   // Of Debian and its kin only: elsewhere what is tested against it is skipped.
   ...(existsSync('/etc/debian_version')

@@ -8,6 +8,7 @@ export const ENVIRONMENT = {
     default: 'images in LONGHAUL_HOME',
     description: 'Folder of guest images; when given, nothing is installed that builds them',
   },
+  IMAGE_CATALOG: { default: 'not set', description: 'File with images of your own; docs/images.md' },
   DATABASE_URL: {
     default: 'the embedded PostgreSQL',
     description: 'PostgreSQL to use instead of the embedded one, which is then not started',

@@ -25,8 +25,10 @@ export interface Vms {
 export async function openVms({ directory, systemUser }: Home, say: (message: string) => void): Promise<Vms> {
   const imagesDirectory = fromEnvironment('LONGHAUL_IMAGES') ?? join(directory, 'images');
   const accelerator = (fromEnvironment('VM_ACCELERATOR') ?? 'auto') as 'auto' | 'kvm' | 'tcg';
-  const provider = new QemuProvider({ home: directory, imagesDirectory, accelerator, runAsUser: systemUser });
-  await provider.ensureImage({ onProgress: say });
+  const imageCatalog = fromEnvironment('IMAGE_CATALOG');
+  const options = { home: directory, imagesDirectory, imageCatalog, accelerator, runAsUser: systemUser };
+  const provider = new QemuProvider(options);
+  await provider.ensureImage('default', say);
   const idsIn = async (...states: VmObservation['power'][]) => {
     const ids = await provider.list();
     const powers = await Promise.all(ids.map(async (id) => (await provider.observe(id)).power));

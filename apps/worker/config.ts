@@ -2,13 +2,27 @@ import { hostname } from 'node:os';
 import { artifactsConfig } from '@longhaul/artifacts';
 import { auditConfig } from '@longhaul/audit';
 import { envInteger, envList, envOrigin } from '@longhaul/config';
+import { imagesConfig } from '@longhaul/images';
 import { jobLogConfig } from '@longhaul/job-log';
 import { jobQueueConfig } from '@longhaul/job-queue';
 import { jobsConfig, retentionConfig } from '@longhaul/jobs';
 import { persistenceConfig } from '@longhaul/persistence';
 import { secretsConfig } from '@longhaul/secrets';
 import { telemetryConfig } from '@longhaul/telemetry';
+import { parseAddressRange, parseLibvirtNetwork, parseVmNetwork } from '@longhaul/vm-providers';
 import { z } from 'zod';
+
+/** What `parse` makes of a text; its error becomes a fault of the setting. */
+const readBy =
+  <T>(parse: (text: string) => T) =>
+  (text: string, context: z.RefinementCtx): T => {
+    try {
+      return parse(text);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: (error as Error).message });
+      return z.NEVER;
+    }
+  };
 
 const HOST_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
@@ -22,6 +36,7 @@ export const workerConfig = z.object({
   ...telemetryConfig.shape,
   ...secretsConfig.shape,
   ...artifactsConfig.shape,
+  ...imagesConfig.shape,
   LONGHAUL_HOME: z.string().describe('Folder of VMs and images on this host'),
   LONGHAUL_IMAGES: z.string().optional().describe('Folder of guest images; default: images in LONGHAUL_HOME'),
   WORKER_NAME: z
@@ -44,6 +59,28 @@ export const workerConfig = z.object({
       'The one server that guests of QEMU reach, as http://10.0.2.100: the API, so that they fetch files from it; `longhaul up` sets it',
     ),
   VM_USER: z.string().optional().describe('System user that QEMU runs as; only as root'),
+  VM_NETWORK: z
+    .string()
+    .default('user')
+    .transform(readBy(parseVmNetwork))
+    .describe(
+      'user: each VM in a closed network of its own; bridge:<name>: on that bridge (docs/vm-providers.md)',
+    ),
+  VM_ADDRESS_RANGE: z
+    .string()
+    .transform(readBy(parseAddressRange))
+    .optional()
+    .describe('Addresses of this host for VMs on the bridge, such as 10.20.0.10-10.20.0.99/24'),
+  VM_GATEWAY: z.ipv4().optional().describe("Router of that range's network"),
+  LIBVIRT_URI: z
+    .string()
+    .optional()
+    .describe('Turns the provider libvirt on: qemu:///system or qemu:///session of this host'),
+  LIBVIRT_NETWORK: z
+    .string()
+    .default('user')
+    .transform(readBy(parseLibvirtNetwork))
+    .describe('Of VMs made through libvirt: user, network:<name> or bridge:<name>'),
 });
 
 export type WorkerConfig = z.output<typeof workerConfig>;

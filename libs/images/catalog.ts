@@ -14,13 +14,15 @@ const name = z
   .regex(/^[a-z0-9][a-z0-9.-]{0,62}$/, 'must be lower-case letters, digits, dots, hyphens');
 const sha512 = z.string().regex(/^[0-9a-f]{128}$/, 'must be a SHA-512 in lower-case hex');
 
-/** Made on the host by `images/<recipe>/build.sh <arguments> <output>`. */
+/** Made on the host by `images/build.sh <output> <recipe> <arguments>`. */
 const built = z.strictObject({
   recipe: z.string().regex(/^[a-z0-9-]{1,40}$/),
   arguments: z
     .array(z.string().regex(/^[a-z0-9][a-z0-9.-]{0,40}$/))
     .max(10)
     .default([]),
+  /** Whether VMs of the usual size begin from the memory of one that has booted. Only for images with perl and e2fsprogs. */
+  warm: z.boolean().default(false),
 });
 /** A cloud image, qcow2 or raw, that cloud-init sets up at its first boot: fetched once and only used when its digest is right. */
 const fetched = z.strictObject({ url: z.url({ protocol: /^https?$/ }), sha512 });

@@ -108,7 +108,10 @@ describe('download', () => {
   it('refuses a file that is another one', async () => {
     const other = randomBytes(1_000);
     serve = (_request, response, offset) => rest(response, offset, other);
-    await expect(fetchIt()).rejects.toMatchObject({ code: 'unavailable', message: expect.stringMatching(/SHA-512/) });
+    await expect(fetchIt()).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringMatching(/SHA-512/),
+    });
     expectNothing();
   });
 
@@ -134,7 +137,10 @@ describe('download', () => {
 
   it('takes a final answer for final', async () => {
     serve = (_request, response) => response.writeHead(404).end('no');
-    await expect(fetchIt()).rejects.toMatchObject({ code: 'unavailable', message: expect.stringMatching(/404/) });
+    await expect(fetchIt()).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringMatching(/404/),
+    });
     expect(asked).toHaveLength(1);
   });
 

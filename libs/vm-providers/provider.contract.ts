@@ -59,15 +59,15 @@ export function describeVmProvider(name: string, prepare: () => Promise<Provider
     });
 
     it('refuses a spec that no VM can have', async () => {
-      for (const fault of [
-        { hostname: 'a b' },
-        { cpus: 0 },
-        { memoryMb: 1.5 },
-        { diskGb: 0 },
-        { image: '../x' },
-      ]) {
+      for (const [fault, code] of [
+        [{ hostname: 'a b' }, 'invalid_arguments'],
+        [{ cpus: 0 }, 'invalid_arguments'],
+        [{ memoryMb: 1.5 }, 'invalid_arguments'],
+        [{ diskGb: 0 }, 'invalid_arguments'],
+        [{ image: '../x' }, 'image_not_found'],
+      ] as const) {
         const create = provider.create({ ...underTest.spec, ...fault, id });
-        await expect(create).rejects.toMatchObject({ code: 'invalid_arguments' });
+        await expect(create).rejects.toMatchObject({ code });
       }
       expect(await power()).toBe('absent');
     });

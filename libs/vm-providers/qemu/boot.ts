@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { AppError } from '@longhaul/errors';
 import type { GuestChannel, GuestSession } from '@longhaul/guest';
-import type { VmSpec } from '../provider.js';
-import { IMAGE_DISK_GB, macAddress } from './machine.js';
+import { macAddress } from './machine.js';
 import { poll } from './programs.js';
 import { NoProcess, withQmp, type QmpFiles } from './qmp.js';
-import type { VmFiles } from './vm-files.js';
+import type { VmFiles, VmRecord } from './vm-files.js';
 
 const GREETING_MS = 60_000;
 
@@ -62,26 +61,30 @@ printf '127.0.0.1 localhost\\n::1 localhost\\n127.0.1.1 %s\\n' "$2" >/etc/hosts
 hostname "$2"
 printf '%s\\n' "$3" >/etc/machine-id
 ip link set eth0 address "$4"
-perl -e '
+# The random numbers of VMs that begin from one memory are the same until then. Only images with perl have such a memory.
+if command -v perl >/dev/null; then perl -e '
   read(STDIN, $seed, 64) == 64 or die "no seed";
   open($random, ">", "/dev/urandom") or die $!;
   ioctl($random, 0x40085203, pack("iia*", 512, 64, $seed)) or die $!;  # RNDADDENTROPY
   ioctl($random, 0x5207, 0) or die $!;                                 # RNDRESEEDCRNG
-'
+'; fi
 if [ "$5" = larger ]; then resize2fs /dev/vda; fi
 sync
 `;
 
-/** date, as the agent's own guest-set-time waits for the next second of the emulated hardware clock. */
-const SET_CLOCK = 'set -e; date -s "@$1" >/dev/null';
+/** busybox knows no fractions. date, as the agent's own guest-set-time waits for the next second of the emulated hardware clock. */
+const SET_CLOCK = 'set -e; date -s "@$1" >/dev/null 2>&1 || date -s "@${1%.*}" >/dev/null';
 
 export async function setClock(session: GuestSession): Promise<void> {
   await runInGuest(session, SET_CLOCK, []);
 }
 
 /** Sets the clock, gives a guest its own identity and its file system all of a larger disk. Repeatable. */
-export async function personalise(session: GuestSession, spec: VmSpec): Promise<void> {
-  const disk = spec.diskGb > IMAGE_DISK_GB ? 'larger' : 'as it is';
+export async function personalise(
+  session: GuestSession,
+  { spec, isLarger }: Pick<VmRecord, 'spec' | 'isLarger'>,
+): Promise<void> {
+  const disk = isLarger ? 'larger' : 'as it is';
   const args = [spec.hostname, spec.id.replaceAll('-', ''), macAddress(spec.id), disk];
   await runInGuest(session, SET_CLOCK + PERSONALISE, args);
 }

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../../../test/support/eventually.js';
-import { TEMPLATE_SHAPE } from './image-cache.js';
+import { TEMPLATE_SHAPE } from './template.js';
 import { IMAGE_DISK_GB } from './machine.js';
 import { ensureSystemUser } from './programs.js';
 import { QemuProvider } from './qemu-provider.js';

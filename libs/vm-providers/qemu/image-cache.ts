@@ -1,25 +1,21 @@
-import { createHash, randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { AgentChannel } from '@longhaul/guest';
-import { waitForAgent } from './boot.js';
-import { machineArguments, type Machine } from './machine.js';
-import { letRun, saveMemory } from './memory.js';
-import { launch, terminate } from './process.js';
-import { asUser, makeOwnedDirectory, run, runWithProgress } from './programs.js';
-import { checkSocketPath, exists, filesIn, type Accelerator } from './vm-files.js';
-
-/** The machine that the warm template is saved from: VMs of this size start in half a second, others boot. */
-export const TEMPLATE_SHAPE = { cpus: 1, memoryMb: 1024 };
+import { join } from 'node:path';
+import { imagesFolder, loadCatalog, type ImageEntry } from '@longhaul/images';
+import { ensureCloudImage, nameOfCloudImage } from './cloud-image.js';
+import { hash, hashOfFiles } from './hash.js';
+import type { Machine } from './machine.js';
+import { run, runWithProgress } from './programs.js';
+import { ensureTemplate, TEMPLATE_SHAPE } from './template.js';
+import { exists, type Accelerator } from './vm-files.js';
 
 const KVM_BOOT_MS = 20_000;
 const BOOT_MS = 180_000;
 
 export interface ImageCacheOptions {
   directory: string;
+  /** File of the operator's own images. */
+  catalog: string | undefined;
   accelerator: 'auto' | Accelerator;
   user: string | undefined;
 }
@@ -28,73 +24,69 @@ export interface Image {
   /** Folder name below the cache's directory. */
   name: string;
   accelerator: Accelerator;
-  /** Directory with disk.qcow2 and memory.zst, which belong together and never change. */
-  template: string;
+  /** What the disks of VMs lie on. It never changes. */
+  disk: string;
+  /** Memory of a machine of TEMPLATE_SHAPE that has booted from that very disk. */
+  memory?: string;
+  /** Size of the disk. */
+  diskGb: number;
+  /** Set up by cloud-init; else by us (see personalise). */
+  isCloud: boolean;
 }
 
 type Progress = (line: string) => void;
 
-/**
- * The guest image and its warm template: a VM that has booted once, its memory saved, its disk frozen. Each is built in
- * a temporary folder and appears by a rename; several processes may do so at once, the first one wins.
- */
+/** The images of the catalogue on this host: built or fetched when they are first asked for. */
 export class ImageCache {
-  private ensured?: Promise<Image>;
+  private readonly ensured = new Map<string, Promise<Image>>();
 
   constructor(private readonly options: ImageCacheOptions) {}
 
-  /** Builds what is missing: minutes the first time, milliseconds later. `onProgress` gets a line for each step. */
-  ensure(onProgress: Progress = () => {}): Promise<Image> {
-    this.ensured ??= this.build(onProgress).catch((error: unknown) => {
-      this.ensured = undefined;
+  /**
+   * Makes what is missing of an image, given by name or alias: minutes the first time, milliseconds later. `onProgress`
+   * gets a line for each step. Errors: `image_not_found`; `unavailable` for one that cannot be fetched.
+   */
+  async ensure(wanted: string, onProgress: Progress = () => {}): Promise<Image> {
+    const entry = (await loadCatalog(this.options.catalog)).find(wanted);
+    const key = JSON.stringify(entry);
+    const known = this.ensured.get(key);
+    if (known) return known;
+    const ensuring = this.make(entry, onProgress).catch((error: unknown) => {
+      this.ensured.delete(key);
       throw error;
     });
-    return this.ensured;
+    this.ensured.set(key, ensuring);
+    return ensuring;
   }
 
-  kernelOf(image: string): Pick<Machine, 'kernel' | 'initrd'> {
+  /** How an image is booted: a cloud image by what its disk says. */
+  async kernelOf(image: string): Promise<Pick<Machine, 'kernel' | 'initrd'>> {
     const directory = join(this.options.directory, image);
-    return { kernel: join(directory, 'vmlinuz'), initrd: join(directory, 'initrd') };
+    const kernel = join(directory, 'vmlinuz');
+    return (await exists(kernel)) ? { kernel, initrd: join(directory, 'initrd') } : {};
+  }
+
+  /** A guest agent for images without one, as tar: its path. */
+  async agentBundle(): Promise<string> {
+    const busybox = (await loadCatalog()).find('busybox');
+    return join(this.options.directory, await this.build(busybox, () => {}), 'agent.tar.gz');
   }
 
   /** `kvm` only where a guest has really booted with it: on some nested machines it exists and guests hang. */
-  async accelerator(): Promise<Accelerator> {
-    return (await this.ensure()).accelerator;
-  }
-
-  private async build(onProgress: Progress): Promise<Image> {
-    const recipe = findRecipe();
-    const name = await hashOfTree(recipe);
-    await mkdir(this.options.directory, { recursive: true });
-    const image = join(this.options.directory, name);
-    if (!(await exists(image))) await runWithProgress([join(recipe, 'build.sh'), image], onProgress);
-
-    const version = (await run(['qemu-system-x86_64', '--version'])).split('\n')[0]!;
-    const accelerator = await this.chooseAccelerator(name, version, onProgress);
-    const template = await this.ensureTemplate(name, version, accelerator, BOOT_MS, onProgress);
-    return { name, accelerator, template };
-  }
-
-  private async chooseAccelerator(name: string, version: string, onProgress: Progress): Promise<Accelerator> {
+  async accelerator(onProgress: Progress = () => {}): Promise<Accelerator> {
     if (this.options.accelerator !== 'auto') return this.options.accelerator;
     const device = await stat('/dev/kvm').catch(() => undefined);
     if (!device) return 'tcg';
+    const { mode, uid, gid } = device;
     // All that the verdict depends on; somebody who repairs KVM in another way removes the file.
-    const dependsOn = [
-      version,
-      release(),
-      cpus()[0]?.model,
-      this.options.user,
-      device.mode,
-      device.uid,
-      device.gid,
-    ];
+    const dependsOn = [await qemuVersion(), release(), cpus()[0]?.model, this.options.user, mode, uid, gid];
     const verdict = join(this.options.directory, `accelerator-${hash(JSON.stringify(dependsOn))}`);
     const known = await readFile(verdict, 'utf8').catch(() => undefined);
     if (known) return known.startsWith('kvm') ? 'kvm' : 'tcg';
 
+    const image = await this.build((await loadCatalog()).find('default'), onProgress);
     onProgress('Trying whether a guest boots with KVM');
-    const works = await this.ensureTemplate(name, version, 'kvm', KVM_BOOT_MS, onProgress).then(
+    const works = await this.template(image, 'kvm', KVM_BOOT_MS, onProgress).then(
       () => true,
       (error: Error) => {
         onProgress(`KVM does not work here, guests are emulated (${error.message.slice(0, 200)})`);
@@ -106,83 +98,46 @@ export class ImageCache {
     return works ? 'kvm' : 'tcg';
   }
 
-  private async ensureTemplate(
-    name: string,
-    version: string,
-    accelerator: Accelerator,
-    bootMs: number,
-    onProgress: Progress,
-  ): Promise<string> {
+  private async make({ source, ...entry }: ImageEntry, onProgress: Progress): Promise<Image> {
+    await mkdir(this.options.directory, { recursive: true });
+    const isCloud = !('recipe' in source);
+    const name = await (isCloud ? nameOfCloudImage(source) : this.build({ source, ...entry }, onProgress));
+    const folder = join(this.options.directory, name);
+    if (isCloud) await ensureCloudImage(folder, source, onProgress);
+    const accelerator = await this.accelerator(onProgress);
+    const disk = join(folder, 'root.qcow2');
+    const image = { name, accelerator, isCloud, disk, diskGb: Math.max(entry.disk_gb, await sizeGb(disk)) };
+    if (isCloud || !source.warm) return image;
+    const template = await this.template(name, accelerator, BOOT_MS, onProgress);
+    return { ...image, disk: join(template, 'disk.qcow2'), memory: join(template, 'memory.zst') };
+  }
+
+  /** Runs an image's recipe, unless it was run before in its present form; returns the name of the folder. */
+  private async build({ name, source }: ImageEntry, onProgress: Progress): Promise<string> {
+    if (!('recipe' in source)) throw new Error(`${name} is not built here`);
+    const recipes = imagesFolder();
+    const words = [source.recipe, ...source.arguments];
+    const folder = await hashOfFiles(recipes, ['build.sh', 'rootfs', source.recipe], words);
+    await mkdir(this.options.directory, { recursive: true });
+    const image = join(this.options.directory, folder);
+    if (!(await exists(image)))
+      await runWithProgress([join(recipes, 'build.sh'), image, ...words], onProgress);
+    return folder;
+  }
+
+  private async template(name: string, accelerator: Accelerator, bootMs: number, onProgress: Progress) {
+    const machine = { ...TEMPLATE_SHAPE, accelerator, ...(await this.kernelOf(name)) };
     const image = join(this.options.directory, name);
-    const machine: Machine = { ...TEMPLATE_SHAPE, accelerator, ...this.kernelOf(name) };
-    const id = randomUUID();
-    const layout = machineArguments(filesIn('/', '-'), { ...machine, kernel: '', initrd: '' });
-    const model = accelerator === 'kvm' ? cpus()[0]?.model : '';
-    const template = join(image, `warm-${hash(JSON.stringify([version, layout, model]))}`);
-    if (await exists(template)) return template;
-
-    onProgress(`Booting the image once to make the warm template (${accelerator})`);
-    const work = join(image, `.warm-${randomUUID().slice(0, 8)}`);
-    checkSocketPath(work);
-    const files = filesIn(work, id);
-    await makeOwnedDirectory(work, this.options.user);
-    try {
-      const { user } = this.options;
-      await run(
-        asUser(user, [
-          'qemu-img',
-          'create',
-          '-q',
-          '-f',
-          'qcow2',
-          '-b',
-          '../root.qcow2',
-          '-F',
-          'qcow2',
-          files.disk,
-        ]),
-      );
-      await launch(files, machine, { user, incoming: false, attached: true });
-      await letRun(files);
-      const guest = new AgentChannel({ socketPath: files.agent, lockDirectory: files.locks });
-      await waitForAgent(files, guest, bootMs);
-      // What every VM runs first is read into the page cache, and so comes with the memory.
-      const warm = 'setsid true; hostname; ip link; perl -e 1; dd </dev/null; stat /; sync';
-      await guest.session((session) => session.run({ path: '/bin/sh', args: ['-c', warm] }, 10_000));
-      await saveMemory(files);
-      await terminate(files);
-      const parts = (await readdir(work)).filter((file) => !['disk.qcow2', 'memory.zst'].includes(file));
-      for (const part of parts) await rm(join(work, part), { recursive: true });
-      await run(['chmod', '-R', 'a+rX,a-w', work]);
-      await rename(work, template).catch(async (error: NodeJS.ErrnoException) => {
-        // Another process was faster.
-        if (!(await exists(template))) throw error;
-      });
-    } finally {
-      await terminate(files);
-      await rm(work, { recursive: true, force: true });
-    }
-    return template;
+    const { user } = this.options;
+    return ensureTemplate({ image, machine, version: await qemuVersion(), user, bootMs, onProgress });
   }
 }
 
-/** The `images` folder of this source tree, seen from the sources or from `dist`. */
-function findRecipe(): string {
-  let directory = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(directory, 'images', 'build.sh'))) {
-    if (directory === dirname(directory)) throw new Error('images/build.sh is missing from the installation');
-    directory = dirname(directory);
-  }
-  return join(directory, 'images');
-}
+const qemuVersion = async () => (await run(['qemu-system-x86_64', '--version'])).split('\n')[0]!;
 
-async function hashOfTree(directory: string): Promise<string> {
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
-  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
-  const contents = await Promise.all(
-    files.sort().map(async (file) => [file.slice(directory.length), await readFile(file, 'utf8')]),
-  );
-  return hash(JSON.stringify(contents));
+async function sizeGb(disk: string): Promise<number> {
+  const info = JSON.parse(await run(['qemu-img', 'info', '--output=json', disk])) as {
+    'virtual-size': number;
+  };
+  return Math.ceil(info['virtual-size'] / 2 ** 30);
 }
-
-const hash = (text: string) => createHash('sha256').update(text).digest('hex').slice(0, 16);

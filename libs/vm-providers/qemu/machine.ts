@@ -7,14 +7,21 @@ export interface Machine {
   accelerator: Accelerator;
   cpus: number;
   memoryMb: number;
-  kernel: string;
-  initrd: string;
+  /** Without them the disk is booted. */
+  kernel?: string;
+  initrd?: string;
+  /** Path of the disk that cloud-init reads. */
+  seed?: string;
   /** URL of the server that the guest reaches. The back end of the network card is no part of its memory. */
   gateway?: string;
+  /** Device of the host that the network card leads to, instead of QEMU's own network. */
+  tap?: string;
 }
 
-/** Size of the image's file system, and so the smallest disk of a VM (DISK_SIZE in images/build.sh). */
+/** Disk of a VM for which nobody says otherwise: as large as the default image's own. */
 export const IMAGE_DISK_GB = 10;
+
+const KERNEL_ARGUMENTS = 'console=ttyS0 quiet panic=5 net.ifnames=0';
 
 /** What every guest has in QEMU's user-mode network. */
 export const GUEST_ADDRESS = '10.0.2.15';
@@ -28,7 +35,19 @@ export function machineArguments(files: VmFiles, machine: Machine): string[] {
     '-chardev',
     `socket,id=${id},path=${escapeCommas(path)},server=on,wait=off`,
   ];
+  const kernel =
+    machine.kernel !== undefined && machine.initrd !== undefined
+      ? [...['-kernel', machine.kernel, '-initrd', machine.initrd], '-append', KERNEL_ARGUMENTS]
+      : [];
+  const disk = (id: string, path: string, format: string) =>
+    `if=none,id=${id},format=${format},file=${escapeCommas(path)}`;
+  const seed = machine.seed ? ['-drive', `${disk('seed', machine.seed, 'raw')},readonly=on`] : [];
+  const bootFirst = machine.kernel === undefined ? ',bootindex=0' : '';
   const gateway = machine.gateway ? [gatewayForward(files, machine.gateway)] : [];
+  // Without `restrict` a guest reaches every service on the host's loopback.
+  const network = machine.tap
+    ? `tap,id=net0,ifname=${machine.tap},script=no,downscript=no`
+    : ['user,id=net0,restrict=on', ...gateway].join(',');
   return [
     'qemu-system-x86_64',
     ...['-name', `longhaul-${files.id}`, '-uuid', files.id],
@@ -38,21 +57,20 @@ export function machineArguments(files: VmFiles, machine: Machine): string[] {
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-sandbox', 'on,obsolete=deny'],
     // A guest that powered off stays visible as such, instead of looking like a crashed process.
     ...['-action', 'shutdown=pause'],
-    ...['-kernel', machine.kernel, '-initrd', machine.initrd],
-    ...['-append', 'console=ttyS0 quiet panic=5 net.ifnames=0'],
+    ...kernel,
     ...['-chardev', 'ringbuf,id=console,size=65536', '-serial', 'chardev:console'],
-    ...['-drive', `if=none,id=root,format=qcow2,discard=unmap,file=${escapeCommas(files.disk)}`],
-    ...['-device', 'virtio-blk-pci,id=root-device,drive=root'],
+    ...['-drive', `${disk('root', files.disk, 'qcow2')},discard=unmap`],
+    ...['-device', `virtio-blk-pci,id=root-device,drive=root${bootFirst}`],
     ...['-device', 'virtio-serial-pci', ...socket('agent', firstAgentSocket(files))],
     ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
-    // Without `restrict` a guest reaches every service on the host's loopback.
-    ...['-netdev', ['user,id=net0,restrict=on', ...gateway].join(',')],
+    ...['-netdev', network],
     ...['-device', `virtio-net-pci,netdev=net0,mac=${macAddress(files.id)}`],
     ...['-device', 'virtio-rng-pci'],
     ...files.qmp.flatMap((path, index) => [
       ...socket(`qmp-${index}`, path),
       ...['-mon', `chardev=qmp-${index},mode=control`],
     ]),
+    ...(seed.length > 0 ? [...seed, '-device', 'virtio-blk-pci,drive=seed'] : []),
   ];
 }
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { basename, join, relative } from 'node:path';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { AppError } from '@longhaul/errors';
 import { AgentChannel, type GuestChannel } from '@longhaul/guest';
 import {
@@ -12,13 +12,16 @@ import {
   type VmObservation,
   type VmSpec,
 } from '../provider.js';
+import { blocked, checkSpec } from '../spec.js';
 import { personalise, setClock, waitForAgent, waitForPowerOff } from './boot.js';
+import { linkMemory, makeDisk, matchDiskSize, removeOtherDisks, type DiskOptions } from './disk.js';
 import { GATEWAY_URL, socatAddress } from './gateway.js';
-import { ImageCache, TEMPLATE_SHAPE, type Image } from './image-cache.js';
-import { IMAGE_DISK_GB } from './machine.js';
-import { letRun, loadMemory, rejectMemory, saveMemory } from './memory.js';
-import { launch, runState, swapAgentSocket, terminate } from './process.js';
-import { asUser, makeOwnedDirectory, run } from './programs.js';
+import { ImageCache, type Image } from './image-cache.js';
+import { letRun, saveMemory } from './memory.js';
+import { ENDED, powerOf, powerOn } from './power.js';
+import { runState, swapAgentSocket, terminate } from './process.js';
+import { makeOwnedDirectory } from './programs.js';
+import { BridgeNetwork, type BridgeOptions } from './network.js';
 import { withQmp } from './qmp.js';
 import { readAddresses, readMetrics } from './readings.js';
 import {
@@ -27,7 +30,6 @@ import {
   isVmId,
   readRecord,
   removeDurably,
-  sync,
   vmFiles,
   vmNotFound,
   writeRecord,
@@ -41,6 +43,8 @@ export interface QemuOptions {
   home: string;
   /** The image cache. Disks refer to it by a path relative to theirs: move both or none. */
   imagesDirectory: string;
+  /** File of the operator's own images (see libs/images). */
+  imageCatalog?: string;
   accelerator: 'auto' | Accelerator;
   /** The user that QEMU runs as when we are root. */
   runAsUser?: string;
@@ -51,10 +55,12 @@ export interface QemuOptions {
    * VMs that are started from then on.
    */
   guestGateway?: string;
+  /** The bridge that VMs are on, instead of each in a network of its own; needs root. */
+  bridge?: Pick<BridgeOptions, 'bridge' | 'range' | 'gateway'>;
 }
 
-/** Run states that a start cannot continue from. */
-const ENDED = ['shutdown', 'internal-error', 'guest-panicked'];
+/** The first boot of a cloud image, in which cloud-init works and restarts things. */
+const CLOUD_BOOT_MS = 480_000;
 
 /** VMs as QEMU processes of this host, which outlive ours and are found again by their uuid. */
 export class QemuProvider extends VmProvider {
@@ -62,22 +68,25 @@ export class QemuProvider extends VmProvider {
   readonly abilities = new Set<VmAbility>(['create', 'power', 'suspend', 'reinstall', 'resize']);
   readonly guestApiUrl?: string;
   private readonly images: ImageCache;
+  private readonly network?: BridgeNetwork;
   private readonly bootMs: number;
 
   constructor(private readonly options: QemuOptions) {
     super();
-    const { imagesDirectory: directory, accelerator, runAsUser: user } = options;
-    this.images = new ImageCache({ directory, accelerator, user });
-    if (options.guestGateway) {
+    const { imagesDirectory: directory, imageCatalog: catalog, accelerator, runAsUser: user } = options;
+    this.images = new ImageCache({ directory, catalog, accelerator, user });
+    const { home, bridge } = options;
+    this.network = bridge && new BridgeNetwork({ ...bridge, home, user });
+    if (options.guestGateway && !bridge) {
       socatAddress(options.guestGateway);
       this.guestApiUrl = GATEWAY_URL;
     }
     this.bootMs = options.bootTimeoutMs ?? 180_000;
   }
 
-  /** Builds the guest image and its warm template where they are missing; `create` does so too, but silently. */
-  async ensureImage(progress: { onProgress?: (line: string) => void } = {}): Promise<Image> {
-    return this.images.ensure(progress.onProgress);
+  /** Makes an image ready where it is not; `create` and `reinstall` do so too, but silently. */
+  async ensureImage(image: string, onProgress?: (line: string) => void): Promise<Image> {
+    return this.images.ensure(image, onProgress);
   }
 
   async create(spec: VmSpec): Promise<void> {
@@ -94,7 +103,11 @@ export class QemuProvider extends VmProvider {
       await terminate(files);
       state = undefined;
     }
-    if (state === 'inmigrate' || state === undefined) state = await this.powerOn(files, record);
+    if (state === 'inmigrate' || state === undefined) {
+      const tap = (await this.network?.prepare(id))?.tap;
+      const { runAsUser: user, guestGateway: gateway } = this.options;
+      state = await powerOn(files, record, { images: this.images, user, gateway, tap });
+    }
     if (state !== 'running') {
       if (state !== 'prelaunch') await writeFile(files.clockStale, '');
       // While its memory is being saved, the process has let go of the disk.
@@ -104,10 +117,13 @@ export class QemuProvider extends VmProvider {
       if (!hasDisk) await matchDiskSize(files, record);
     }
     const isClockStale = await exists(files.clockStale);
-    await waitForAgent(files, this.guest(id), this.bootMs, (session) => {
-      if (!record.personalised) return personalise(session, record.spec);
+    const isFirstOfCloud = Boolean(record.seed) && !record.personalised;
+    const bootMs = isFirstOfCloud ? Math.max(this.bootMs, CLOUD_BOOT_MS) : this.bootMs;
+    await waitForAgent(files, this.guest(id), bootMs, (session) => {
+      if (!record.personalised && !record.seed) return personalise(session, record);
       return isClockStale ? setClock(session) : session.ping();
     });
+    await this.network?.configure(id, this.guest(id));
     await rm(files.clockStale, { force: true });
     if (!record.personalised) await writeRecord(files, { ...record, personalised: true });
   }
@@ -143,6 +159,7 @@ export class QemuProvider extends VmProvider {
     });
     if (state !== 'running') await letRun(files);
     await waitForAgent(files, this.guest(id), this.bootMs);
+    await this.network?.configure(id, this.guest(id));
   }
 
   async suspend(id: string): Promise<void> {
@@ -169,6 +186,7 @@ export class QemuProvider extends VmProvider {
     for (const name of await namesIn(vms)) {
       if (name.includes(id)) await rm(join(vms, name), { recursive: true, force: true });
     }
+    await this.network?.remove(id);
     await rm(files.locks, { recursive: true, force: true });
   }
 
@@ -176,17 +194,17 @@ export class QemuProvider extends VmProvider {
     const { files, record } = await this.find(id);
     if (record.reinstallation !== token) {
       const spec = { ...record.spec, image };
-      checkSpec(spec);
-      const fresh = await this.images.ensure();
-      await this.stop(id);
+      const fresh = await this.images.ensure(image);
+      await removeOtherDisks(files, record);
       const disk = join(files.directory, `disk-${randomUUID().slice(0, 8)}.qcow2`);
-      const replaced = await this.makeDisk(files, disk, fresh, spec);
-      await sync(disk);
+      const replaced = await makeDisk(files, this.diskOptions(disk, fresh, spec));
+      await this.stop(id);
       // From here on it is the new VM.
       await writeRecord(files, { ...replaced, reinstallation: token });
-      if (isWarm(spec)) await linkMemory(files, fresh);
+      await linkMemory(files, fresh, spec);
     }
-    await removeOtherDisks(await this.find(id));
+    const reinstalled = await this.find(id);
+    await removeOtherDisks(reinstalled.files, reinstalled.record);
     await this.start(id);
   }
 
@@ -223,7 +241,8 @@ export class QemuProvider extends VmProvider {
 
   async addresses(id: string): Promise<VmAddress[]> {
     const { files } = await this.find(id);
-    return readAddresses(files);
+    if (!this.network) return readAddresses(files);
+    return (await runState(files)) === undefined ? [] : this.network.addresses(id);
   }
 
   async metrics(id: string): Promise<VmMetrics> {
@@ -257,99 +276,31 @@ export class QemuProvider extends VmProvider {
     return { files: { ...files, disk: join(files.directory, record.disk) }, record };
   }
 
-  /** A disk over the image's, and the record of a VM that has it. */
-  private async makeDisk(files: VmFiles, disk: string, image: Image, spec: VmSpec): Promise<VmRecord> {
-    const base = join(relative(files.directory, image.template), 'disk.qcow2');
-    const create = ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', base, disk];
-    await run(asUser(this.options.runAsUser, [...create, `${spec.diskGb}G`]));
-    const { name, accelerator } = image;
-    return { spec, image: name, accelerator, disk: basename(disk), personalised: false };
+  private diskOptions(disk: string, image: Image, spec: VmSpec): DiskOptions {
+    return { disk, image, spec, user: this.options.runAsUser, agent: () => this.images.agentBundle() };
   }
 
   /** Makes the VM's directory, complete at once: an overlay on the template and, where the machine fits, its memory. */
   private async prepare(files: VmFiles, spec: VmSpec): Promise<void> {
-    const image = await this.images.ensure();
+    const image = await this.images.ensure(spec.image);
     const vms = join(this.options.home, 'vms');
     await mkdir(vms, { recursive: true });
-    const user = this.options.runAsUser;
     const work = filesIn(join(vms, `.new-${spec.id}-${randomUUID().slice(0, 8)}`), spec.id);
-    await makeOwnedDirectory(work.directory, user);
-    await writeRecord(work, await this.makeDisk(work, work.disk, image, spec));
-    if (isWarm(spec)) await linkMemory(work, image);
+    await makeOwnedDirectory(work.directory, this.options.runAsUser);
+    try {
+      await writeRecord(work, await makeDisk(work, this.diskOptions(work.disk, image, spec)));
+      await linkMemory(work, image, spec);
+    } catch (error) {
+      await rm(work.directory, { recursive: true });
+      throw error;
+    }
     await rename(work.directory, files.directory).catch(async (error: NodeJS.ErrnoException) => {
       // The same call, in another worker, was faster.
       if (!(await readRecord(files))) throw error;
       await rm(work.directory, { recursive: true });
     });
   }
-
-  /** Launches the process; with its memory, unless there is none or no process takes it twice. Returns its state. */
-  private async powerOn(files: VmFiles, record: VmRecord): Promise<string> {
-    const { cpus, memoryMb } = record.spec;
-    const { runAsUser: user, guestGateway: gateway } = this.options;
-    const shape = { cpus, memoryMb, gateway, ...this.images.kernelOf(record.image) };
-    for (let attempt = 0; attempt < 2 && (await exists(files.memory)); attempt++) {
-      const { accelerator } = record;
-      try {
-        await launch(files, { ...shape, accelerator }, { user, incoming: true });
-        await loadMemory(files);
-        return (await runState(files)) ?? 'ended';
-      } catch (error) {
-        // Only a process that died has judged the image; another trouble is not the image's fault.
-        if ((await runState(files)) !== undefined) throw error;
-        if (attempt === 1) await rejectMemory(files);
-      }
-    }
-    const accelerator = await this.images.accelerator();
-    if (accelerator !== record.accelerator) await writeRecord(files, Object.assign(record, { accelerator }));
-    await launch(files, { ...shape, accelerator }, { user, incoming: false });
-    return 'prelaunch';
-  }
 }
-
-/** Whether the template's memory fits the machine. */
-const isWarm = ({ cpus, memoryMb }: VmSpec) =>
-  cpus === TEMPLATE_SHAPE.cpus && memoryMb === TEMPLATE_SHAPE.memoryMb;
-
-const linkMemory = (files: VmFiles, image: Image) =>
-  symlink(join(relative(files.directory, image.template), 'memory.zst'), files.memory);
-
-/** Gives the disk of a VM that has a process the size of its record. Changes nothing where it has that size. */
-async function matchDiskSize(files: VmFiles, { spec }: VmRecord): Promise<void> {
-  const size = spec.diskGb * 2 ** 30;
-  await withQmp(files, (qmp) => qmp.execute('block_resize', { device: 'root', size }));
-}
-
-async function removeOtherDisks({ files, record }: { files: VmFiles; record: VmRecord }): Promise<void> {
-  const disks = (await namesIn(files.directory)).filter((name) => /^disk.*\.qcow2$/.test(name));
-  for (const disk of disks) if (disk !== record.disk) await rm(join(files.directory, disk));
-}
-
-async function powerOf(files: VmFiles, state: string | undefined): Promise<VmObservation['power']> {
-  if (state === 'running') return 'running';
-  if (state === 'shutdown') return 'stopped';
-  if (state && ENDED.includes(state)) return 'crashed';
-  if (await exists(files.memory)) return 'suspended';
-  if (state) return 'paused';
-  return (await exists(files.running)) ? 'crashed' : 'stopped';
-}
-
-function checkSpec(spec: VmSpec): void {
-  const faults = [
-    !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(spec.hostname) && 'hostname must be a DNS label',
-    !isWithin(spec.cpus, 1, 64) && 'cpus must be 1 to 64',
-    !isWithin(spec.memoryMb, 256, 1 << 20) && 'memoryMb must be 256 to 1048576',
-    !isWithin(spec.diskGb, IMAGE_DISK_GB, 16_384) && `diskGb must be ${IMAGE_DISK_GB} to 16384`,
-    spec.image !== 'default' && 'image must be "default"',
-  ].filter((fault) => fault !== false);
-  if (faults.length > 0) throw new AppError('invalid_arguments', `${faults.join('; ')}.`);
-}
-
-const isWithin = (value: number, least: number, most: number) =>
-  Number.isInteger(value) && value >= least && value <= most;
-
-const blocked = (id: string, what: string, advice: string) =>
-  new AppError('vm_state_blocked', `VM ${id} ${what}. ${advice}`);
 
 const namesIn = (directory: string) =>
   readdir(directory).catch((error: NodeJS.ErrnoException) => {

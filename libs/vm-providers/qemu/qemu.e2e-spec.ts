@@ -9,7 +9,7 @@ import { IMAGE_DISK_GB } from './machine.js';
 import { launch, swapAgentSocket } from './process.js';
 import { ensureSystemUser } from './programs.js';
 import { QemuProvider, type QemuOptions } from './qemu-provider.js';
-import { TEMPLATE_SHAPE } from './image-cache.js';
+import { TEMPLATE_SHAPE } from './template.js';
 import { vmFiles } from './vm-files.js';
 
 const isRoot = process.getuid?.() === 0;
@@ -30,7 +30,7 @@ async function prepare() {
     // mkdtemp closes its folders to others; QEMU has to pass through.
     chmodSync(home, 0o755);
   }
-  await new QemuProvider(options).ensureImage();
+  await new QemuProvider(options).ensureImage('default');
   return { provider: () => new QemuProvider(options), spec, otherImage: 'busybox', close: async () => {} };
 }
 
@@ -64,7 +64,7 @@ describe('QEMU processes', () => {
   afterAll(() => provider.delete(id), 60_000);
 
   it('are never two for one VM', async () => {
-    const image = join(imagesDirectory, (await provider.ensureImage()).name);
+    const image = join(imagesDirectory, (await provider.ensureImage('default')).name);
     const boot = { kernel: join(image, 'vmlinuz'), initrd: join(image, 'initrd') };
     const machine = { ...TEMPLATE_SHAPE, ...boot, accelerator: 'tcg' as const };
     await launch(files, machine, { user: options.runAsUser, incoming: false });

@@ -17,6 +17,10 @@ export interface VmRecord {
   accelerator: Accelerator;
   /** File name of the disk: another one after each reinstallation. */
   disk: string;
+  /** Of the disk that cloud-init reads at the first boot. */
+  seed?: string;
+  /** Whether the disk is larger than the image's was. */
+  isLarger?: boolean;
   /** Token of the last reinstallation. */
   reinstallation?: string;
   /** Whether the guest has its own name, identifiers and random seed. */
