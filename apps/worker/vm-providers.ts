@@ -4,7 +4,13 @@ import { CONFIG } from '@longhaul/config';
 import { AppError } from '@longhaul/errors';
 import { Database, type Vm } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
-import { AdoptedQemuProvider, QemuProvider, SshProvider, type VmProvider } from '@longhaul/vm-providers';
+import {
+  AdoptedQemuProvider,
+  LibvirtProvider,
+  QemuProvider,
+  SshProvider,
+  type VmProvider,
+} from '@longhaul/vm-providers';
 import { AdoptedMachines } from './adopted-machines.js';
 import type { WorkerConfig } from './config.js';
 
@@ -23,9 +29,24 @@ export class VmProviders {
       accelerator: config.VM_ACCELERATOR,
       runAsUser: config.VM_USER,
       guestGateway: config.LONGHAUL_GUEST_GATEWAY,
+      bridge: config.VM_NETWORK
+        ? { bridge: config.VM_NETWORK, range: config.VM_ADDRESS_RANGE, gateway: config.VM_GATEWAY }
+        : undefined,
     });
+    const libvirt = config.LIBVIRT_URI
+      ? new LibvirtProvider({
+          uri: config.LIBVIRT_URI,
+          home,
+          imagesDirectory: config.LONGHAUL_IMAGES ?? join(home, 'images'),
+          imageCatalog: config.IMAGE_CATALOG,
+          accelerator: config.VM_ACCELERATOR,
+          runAsUser: config.VM_USER,
+          network: config.LIBVIRT_NETWORK,
+        })
+      : undefined;
     const providers = [
       qemu,
+      ...(libvirt ? [libvirt] : []),
       new AdoptedQemuProvider({ home, machines: machines.qemu() }),
       new SshProvider({ home, machines: machines.ssh() }),
     ];
