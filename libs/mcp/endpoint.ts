@@ -9,7 +9,7 @@ import { Subscriptions, isListen, type ListenRequest } from './listen.js';
 import { ParamHeaders } from './param-headers.js';
 import { CallPipeline } from './pipeline.js';
 import { parseSelection, type Narrowing, type Selection } from './selection.js';
-import { answerChallenge, unscopedCall } from './scope-challenge.js';
+import { answerChallenge, refuseUnscoped } from './scope-challenge.js';
 import { CATALOG, McpServers } from './server.js';
 import type { HttpOptions } from './session.js';
 import { SessionNews } from './session-news.js';
@@ -58,12 +58,8 @@ export class McpEndpoint implements BeforeApplicationShutdown {
       res.end(JSON.stringify(refusal));
       return;
     }
-    const unscoped = unscopedCall(body, request, this.catalog.tools);
-    if (unscoped) {
-      // Refused and audited like any other.
-      await this.pipeline.run(unscoped.tool, unscoped.args, request);
-      return answerChallenge(res, unscoped, request);
-    }
+    const unscoped = await refuseUnscoped(body, request, this.catalog, this.pipeline);
+    if (unscoped) return answerChallenge(res, unscoped, request);
     const { tokenId, scopes } = request.caller;
     const authInfo = { token: tokenId, clientId: tokenId, scopes, extra: { request } };
     const options = { authInfo, parsedBody: body };

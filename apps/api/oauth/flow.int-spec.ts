@@ -3,6 +3,8 @@ import { makeVm, testDatabase, type TestDatabase } from '../../../test/support/d
 import { mcpUrl, startTestApi } from '../../../test/support/mcp.js';
 import { Browser, MemoryProvider, connectByOauth, makePerson } from '../../../test/support/oauth.js';
 import { CALLBACK, RawOauth } from '../../../test/support/oauth-raw.js';
+import { makeJob } from '../../../test/support/rest-world.js';
+import { modernRequest } from '../../../test/support/tasks.js';
 import type { ApiServer } from '../server.js';
 
 let test: TestDatabase;
@@ -77,6 +79,41 @@ it('answers a call beyond the scopes of a token with 403, and what is needed', a
     `Bearer error="insufficient_scope", scope="vms:read vms:exec", resource_metadata="${origin}/.well-known/oauth-protected-resource/mcp"`,
   );
 });
+
+it.each(['resources/read', 'tasks/get', 'tasks/cancel', 'tasks/result'])(
+  'answers %s beyond the scopes of a token alike, and audits it',
+  async (method) => {
+    const person = await makePerson(test.db);
+    const vm = await makeVm(test.db, person);
+    const oauth = new RawOauth(origin);
+    const { access_token: all } = await oauth.tokens(person, { scope: 'vms:read vms:exec' });
+    const started = await oauth.call(all, 'start_vm_command', { vm_id: vm.id, command: 'true' });
+    const { structuredContent } = started.body.result as { structuredContent: { command_id: string } };
+    const { access_token: token } = await oauth.tokens(person, { scope: 'account:read' });
+    const reads = method === 'resources/read';
+    const ask = (params: Record<string, unknown>) =>
+      fetch(mcpUrl(api.port), modernRequest(token, method, params));
+    const params = reads ? { uri: `longhaul://vms/${vm.id}` } : { taskId: structuredContent.command_id };
+    const answer = await ask(params);
+    const needed = reads ? 'vms:read' : 'vms:exec';
+    expect(answer.status).toBe(403);
+    expect(answer.headers.get('www-authenticate')).toContain(
+      `Bearer error="insufficient_scope", scope="account:read ${needed}"`,
+    );
+    expect(await answer.json()).toMatchObject({
+      code: 'forbidden_scope',
+      details: { required_scope: needed },
+    });
+    const where = { userId: person.userId, code: 'forbidden_scope' };
+    expect(await test.db.auditEvent.findMany({ where })).toMatchObject([
+      { result: 'refused', tool: reads ? 'get_vm' : method },
+    ]);
+    // What is not the caller's is no more told of to who lacks a scope.
+    const stranger = await makePerson(test.db);
+    const foreign = await makeJob(test, await makeVm(test.db, stranger), stranger);
+    if (!reads) expect((await ask({ taskId: foreign.id })).status).not.toBe(403);
+  },
+);
 
 it('tells who comes without a token where to begin', async () => {
   const answer = await fetch(mcpUrl(api.port), { method: 'POST' });
