@@ -4,7 +4,7 @@ export { actorOf, type Caller, type SwitchName } from './caller.js';
 export { lockMembers, setMember, userOfAddress } from './members.js';
 export { PASSWORD_LENGTH, hashPassword, verifyPassword } from './passwords.js';
 export { mayChange, projectFor, requireChange, requireExecSwitch, requireOpen } from './policy.js';
-export { Rates, ratesConfig } from './rates.js';
+export { Rates, ratesConfig, type Counter } from './rates.js';
 export { RatesModule } from './rates.module.js';
 export { SCOPES, type Scope } from './scopes.js';
 export { REASON_MAX, SWITCHES, listSwitches, setSwitch } from './switches.js';

@@ -1,6 +1,6 @@
 import { Database, newId } from '@longhaul/persistence';
 import { testDatabase, type TestDatabase } from '../../test/support/database.js';
-import { Rates, ratesConfig } from './index.js';
+import { Rates, ratesConfig, type Counter } from './index.js';
 
 let test: TestDatabase;
 const open: Rates[] = [];
@@ -62,6 +62,18 @@ describe.each([
       await take();
       await expect(take()).rejects.toMatchObject({ code: 'rate_limited' });
     }
+  });
+
+  it('count what is rare on all replicas together, and take back', async () => {
+    const key = newId();
+    const replicas = await Promise.all([1, 2].map(() => replica({}, url())));
+    const [here, there] = replicas.map((rates) => rates.counter('rare', 2, 60)) as [Counter, Counter];
+    await here.consume(key);
+    await there.consume(key);
+    await here.reward(key);
+    await there.consume(key);
+    await expect(here.consume(key)).rejects.toMatchObject({ msBeforeNext: expect.any(Number) });
+    await expect(replicas[0]!.counter('other', 2, 60).consume(key)).resolves.toBeDefined();
   });
 });
 

@@ -4,7 +4,12 @@ import { CONFIG, envInteger } from '@longhaul/config';
 import { Database, type Prisma } from '@longhaul/persistence';
 import { createLogger } from '@longhaul/telemetry';
 import { Redis } from 'ioredis';
-import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRedis } from 'rate-limiter-flexible';
+import {
+  RateLimiterMemory,
+  RateLimiterPostgres,
+  RateLimiterRedis,
+  type RateLimiterAbstract,
+} from 'rate-limiter-flexible';
 import { z } from 'zod';
 import type { Caller } from './caller.js';
 import { Rate, WINDOW_SECONDS, type Limiter } from './rate.js';
@@ -22,6 +27,8 @@ export const ratesConfig = z.object({
     .default(1_200)
     .describe('Calls a minute of one user that make a job; 0: without limit'),
 });
+
+export type Counter = Pick<RateLimiterAbstract, 'consume' | 'reward'>;
 
 type Config = z.output<typeof ratesConfig> & { QUEUE_URL?: string };
 
@@ -72,6 +79,15 @@ export class Rates implements OnModuleInit, OnApplicationShutdown {
     return this.submissions.take(userId);
   }
 
+  /**
+   * Counts in the same store what is rare enough to ask it each time: `consume` rejects with a RateLimiterRes beyond `points` in
+   * `duration` seconds, `reward` takes back. While the store is away this process counts alone.
+   */
+  counter(keyPrefix: string, points: number, duration: number): Counter {
+    const options = { keyPrefix, points, duration };
+    return this.limiter({ ...options, insuranceLimiter: new RateLimiterMemory(options) });
+  }
+
   /** So that the first calls are counted with those of others. */
   async onModuleInit(): Promise<void> {
     const { redis } = this;
@@ -94,7 +110,7 @@ export class Rates implements OnModuleInit, OnApplicationShutdown {
 
   private limiter(
     options: ConstructorParameters<typeof RateLimiterMemory>[0] & { insuranceLimiter: RateLimiterMemory },
-  ): Limiter {
+  ): Limiter & Counter {
     if (this.redis) {
       return new RateLimiterRedis({ ...options, storeClient: this.redis, rejectIfRedisNotReady: true });
     }

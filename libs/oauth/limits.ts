@@ -1,6 +1,8 @@
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+import type { Counter, Rates } from '@longhaul/access';
+import { RateLimiterRes } from 'rate-limiter-flexible';
+import { hashId } from './ids.js';
 
-/** What strangers may do so often in so many seconds, each process counting for itself. */
+/** What strangers may do so often in so many seconds, over all replicas together. */
 const LIMITS = {
   /** Passwords tried for one address from one place. */
   login: { points: 10, duration: 900 },
@@ -16,14 +18,14 @@ const LIMITS = {
 export type Limit = keyof typeof LIMITS;
 
 export class Limits {
-  private readonly limiters;
+  private readonly counters: Map<string, Counter>;
 
-  constructor(registrations: number) {
+  constructor(rates: Rates, registrations: number) {
     const limits = { ...LIMITS, register: { ...LIMITS.register, points: registrations } };
-    this.limiters = new Map(
-      Object.entries(limits).map(([name, options]) => [
+    this.counters = new Map(
+      Object.entries(limits).map(([name, { points, duration }]) => [
         name,
-        new RateLimiterMemory({ keyPrefix: name, ...options }),
+        rates.counter(`oauth ${name}`, points, duration),
       ]),
     );
   }
@@ -31,7 +33,7 @@ export class Limits {
   /** Counts one of each; answers for how many seconds it is too often, or 0. */
   async take(...of: [limit: Limit, key: string][]): Promise<number> {
     try {
-      for (const [limit, key] of of) await this.limiters.get(limit)!.consume(key);
+      for (const [limit, key] of of) await this.counters.get(limit)!.consume(storable(key));
       return 0;
     } catch (thrown) {
       if (thrown instanceof RateLimiterRes) return Math.ceil(thrown.msBeforeNext / 1000);
@@ -41,6 +43,9 @@ export class Limits {
 
   /** Takes one of each back: it was not what is limited. */
   async giveBack(...of: [limit: Limit, key: string][]): Promise<void> {
-    for (const [limit, key] of of) await this.limiters.get(limit)!.reward(key);
+    for (const [limit, key] of of) await this.counters.get(limit)!.reward(storable(key));
   }
 }
+
+/** Whatever somebody has typed: of any length, with a NUL, or the password itself. */
+const storable = hashId;

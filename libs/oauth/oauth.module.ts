@@ -1,7 +1,8 @@
 import { Module } from '@nestjs/common';
+import { RatesModule } from '@longhaul/access';
 import { PersistenceModule } from '@longhaul/persistence';
 import { SecretsModule } from '@longhaul/secrets';
 import { Oauth } from './oauth.js';
 
-@Module({ imports: [PersistenceModule, SecretsModule], providers: [Oauth], exports: [Oauth] })
+@Module({ imports: [PersistenceModule, RatesModule, SecretsModule], providers: [Oauth], exports: [Oauth] })
 export class OauthModule {}

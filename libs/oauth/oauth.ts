@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Inject, Injectable } from '@nestjs/common';
-import { SCOPES } from '@longhaul/access';
+import { Rates, SCOPES } from '@longhaul/access';
 import { CONFIG } from '@longhaul/config';
 import { Database, Prisma, batched } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
@@ -53,8 +53,9 @@ export class Oauth {
     readonly db: Database,
     private readonly secrets: StoredSecrets,
     @Inject(CONFIG) readonly config: OauthConfig,
+    rates: Rates,
   ) {
-    this.limits = new Limits(config.OAUTH_REGISTRATIONS);
+    this.limits = new Limits(rates, config.OAUTH_REGISTRATIONS);
   }
 
   /** Where clients reach us, unless PUBLIC_URL says so: known once the server listens. */

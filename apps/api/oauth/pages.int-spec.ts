@@ -16,6 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => test.drop());
 beforeEach(async () => {
+  await test.db.rateLimit.deleteMany();
   api = await startTestApi(test.url);
   origin = `http://127.0.0.1:${api.port}`;
   person = await makePerson(test.db);
@@ -108,6 +109,28 @@ it('stop whoever tries many passwords, the right one too', async () => {
   expect(again.status).toBe(429);
 });
 
+it('count the passwords that are tried on all replicas together', async () => {
+  const replica = await startTestApi(test.url);
+  try {
+    const places = [origin, `http://127.0.0.1:${replica.port}`];
+    let page: Page | undefined;
+    for (const place of places) {
+      const there = new RawOauth(place);
+      await there.register();
+      browser = new Browser([place]);
+      page = await browser.open(there.authorizeUrl());
+      for (let tried = 0; tried < 5; tried++) page = await logIn(page, person.email, `wrong ${tried}`);
+      expect(page.status).toBe(401);
+    }
+    expect(await logIn(page!, person.email, 'one more')).toMatchObject({ status: 429 });
+    const kept = JSON.stringify(await test.db.rateLimit.findMany({ select: { key: true } }));
+    expect(kept).toContain('oauth login');
+    expect(kept).not.toContain(person.email);
+  } finally {
+    await replica.close();
+  }
+});
+
 it('let another person of the same browser take over', async () => {
   const other = await makePerson(test.db);
   const consent = await logIn(await browser.open(oauth.authorizeUrl()));
@@ -172,6 +195,7 @@ it('refuse forms and requests that do not end', async () => {
 
 it('come after registrations, which are bounded, and can be forbidden', async () => {
   await api.close();
+  await test.db.rateLimit.deleteMany();
   api = await startTestApi(test.url, { OAUTH_REGISTRATIONS: 2, PORT: api.port });
   expect([(await oauth.register()).status, (await oauth.register()).status]).toEqual([201, 201]);
   const third = await oauth.register();
