@@ -23,6 +23,7 @@ const revoke = defineRoute({
   summary: 'Take back what you have let a client do, in force on its next request',
   description: 'Of a grant that was revoked before it changes nothing.',
   needs: 'projects:write',
+  takesBack: true,
   params: grantInPath,
   answer: grantFields,
   async handle({ db, params, caller }) {

@@ -76,6 +76,7 @@ const revoke = defineRoute({
   summary: 'Revoke one of your tokens, in force on its next request',
   description: 'A token may revoke itself. Of one that was revoked before it changes nothing.',
   needs: 'projects:write',
+  takesBack: true,
   params: inPath,
   answer: tokenFields,
   async handle({ db, params, caller }) {

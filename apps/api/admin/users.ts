@@ -1,5 +1,6 @@
 import { PASSWORD_LENGTH, hashPassword, userOfAddress } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
+import { endLogins } from '@longhaul/oauth';
 import { AccountStanding, newId } from '@longhaul/persistence';
 import { z } from 'zod';
 import { conflict, email, found, inPath, page, pageOf, paged, shown, time, toPage } from '../rest/fields.js';
@@ -85,7 +86,8 @@ const change = defineRoute({
   path: '/admin/v1/users/{id}',
   summary: 'Suspend, flag or restore a user, make them staff or no longer, set their password',
   description:
-    'Nothing works for a suspended account from its next request on; a flagged one may look, but change nothing. ' +
+    'A password that is set logs its user out everywhere and ends what they have let OAuth clients do, for the next request; ' +
+    'developer tokens and clients of machines hold. Nothing works for a suspended account from its next request on; a flagged one may look, but change nothing. ' +
     'Nobody changes their own account, so that there is always staff left.',
   needs: 'staff',
   params: inPath,
@@ -94,12 +96,19 @@ const change = defineRoute({
     staff: z.boolean().optional(),
     password: password.optional(),
   }),
-  answer: user,
+  answer: user.extend({
+    grants_ended: z
+      .int()
+      .optional()
+      .describe('With a password: how many grants to OAuth clients are over now'),
+  }),
   async handle({ db, params, body, caller }) {
     if (params.id === caller.userId)
       throw new AppError('conflict', 'This is your own account; ask another of the staff.');
     found(await db.user.findUnique({ where: params }));
-    return shown(await db.user.update({ where: params, data: await stored(body) }));
+    const row = await db.user.update({ where: params, data: await stored(body) });
+    if (body.password === undefined) return shown(row);
+    return { ...shown(row), grants_ended: await endLogins(db, params.id) };
   },
 });
 

@@ -148,7 +148,7 @@ class Rest {
         required_scope: route.needs,
       });
     }
-    if (isChange(route)) requireChange(caller);
+    if (isChange(route) && !route.takesBack) requireChange(caller);
   }
 
   private async refused(thrown: unknown, trail: Trail, reply: FastifyReply): Promise<FastifyReply> {
@@ -157,6 +157,8 @@ class Rest {
       log.error({ err: error.cause, requestId: reply.request.id, ...error.details }, 'a request failed');
     try {
       await this.services.audit.record(trail.toEntry(error));
+      const scope = scopesNeeded(error);
+      if (scope) reply.header('www-authenticate', `Bearer error="insufficient_scope", scope="${scope}"`);
       return await sendProblem(reply, error);
     } catch (failure) {
       log.error({ err: failure, requestId: reply.request.id }, 'a request could not be audited');
@@ -178,6 +180,13 @@ class Rest {
       .header('content-disposition', `attachment; filename="${filename}"`)
       .send(stream);
   }
+}
+
+/** Of RFC 6750; undefined when other scopes would not help. */
+function scopesNeeded({ code, details }: AppError): string | undefined {
+  if (code !== 'forbidden_scope') return undefined;
+  const { required_scope: one, required_scopes: all = one === undefined ? [] : [one] } = details ?? {};
+  return (all as string[]).join(' ') || undefined;
 }
 
 /** With its first chunk made, so that what cannot begin is refused like anything else. */

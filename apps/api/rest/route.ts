@@ -71,6 +71,8 @@ export interface Route<
   downloads?: readonly string[];
   /** Default 200. */
   status?: 201;
+  /** It only takes back what its caller has given away: a flagged account may do that, too. */
+  takesBack?: true;
   /** `own`: the handler has transactions of its own, as what it calls writes its audit there. */
   transaction?: 'own';
   handle(

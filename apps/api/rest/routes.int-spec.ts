@@ -119,6 +119,10 @@ describe.each(table)('%s', (name, route) => {
     const asked: Sample[] = [sample, absent(sample), { ...sample, query: { nothing: '1' } }];
     const answers = await Promise.all(asked.map((each) => send(route, each, token)));
     expect(answers[0]!.json).toMatchObject({ status: 403, code: refused });
+    if (route.needs !== 'staff')
+      expect(answers[0]!.headers.get('www-authenticate')).toBe(
+        `Bearer error="insufficient_scope", scope="${route.needs}"`,
+      );
     for (const answer of answers) expect(problemOf(answer)).toEqual(problemOf(answers[0]!));
     expect(await lastCall()).toMatchObject({ result: 'refused', code: refused });
     expect(await state()).toBe(before);
@@ -190,13 +194,17 @@ describe.each(changes)('%s', (_name, route) => {
     }
   });
 
-  it('is closed to a flagged account, and everything to a suspended one', async () => {
+  it('is closed to a flagged account unless it takes back, and everything to a suspended one', async () => {
     const { token, caller } = route.needs === 'staff' ? await makeStaff(test) : tenant;
     const stand = (standing: 'flagged' | 'suspended') =>
       test.db.user.update({ where: { id: caller.userId }, data: { standing } });
     const sample = sampleOf(route);
     for (const standing of ['flagged', 'suspended'] as const) {
       await stand(standing);
+      if (standing === 'flagged' && route.takesBack) {
+        expect((await send(route, sample, token)).status).toBe(200);
+        continue;
+      }
       const before = await state();
       expect((await send(route, sample, token)).json).toMatchObject({
         status: 403,
