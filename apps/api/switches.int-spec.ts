@@ -67,13 +67,12 @@ it(`takes a revoked token no more on another replica, ${TRIES} times`, async () 
 it(`starts no command on another replica once exec is off, ${TRIES} times`, async () => {
   const { token: staff } = await makeStaff(test);
   const vm = await makeVm(test.db, user.caller);
-  const set = (engaged: boolean) =>
-    rest(replicas[0].port, staff, 'PUT', '/admin/v1/switches/exec', { engaged, reason: 'incident 7' });
+  const body = { engaged: true, reason: 'incident 7' };
   let leaks = 0;
   for (let n = 0; n < TRIES; n++) {
-    await set(true);
+    await rest(replicas[0].port, staff, 'PUT', '/admin/v1/switches/exec', body);
     if ((await codeOf('start_vm_command', vm.id)) !== 'switched_off') leaks++;
-    await set(false);
+    await turn('exec', false);
     if ((await codeOf('start_vm_command', 'no-such-vm')) !== 'vm_not_found') leaks++;
   }
   expect(leaks).toBe(0);
