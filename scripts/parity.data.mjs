@@ -1,7 +1,7 @@
 // The tools that Longhaul gives for what four existing MCP servers do, by their names here and in our own words. Whether a
 // tool works is not written down: docs/parity.md asks the catalogue. `partly` says what is missing of one that is there.
 
-const noAddresses = 'primary_ipv4 and primary_ipv6 are null, as VMs have no address yet';
+const noAddresses = 'primary_ipv4 and primary_ipv6 are null where a VM has no address that others reach';
 
 export const PARITY = [
   {

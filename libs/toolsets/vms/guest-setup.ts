@@ -18,7 +18,13 @@ if [ -d /etc/cloud/cloud.cfg.d ]; then
 fi
 sync`;
 
-const PASSWORD = 'chpasswd; sync';
+/** BusyBox would hash with DES by default, which looks at eight characters. */
+const PASSWORD = `
+case $(readlink -f "$(command -v chpasswd)") in
+  */busybox) chpasswd -c sha512 ;;
+  *) chpasswd ;;
+esac
+sync`;
 
 const AUTHORIZE = `
 umask 077
