@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { catalog, toolsets } from '@longhaul/toolsets/catalog';
 import { countTokens } from 'gpt-tokenizer/encoding/o200k_base';
 import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '../support/database.js';
+import { ownMs, postmasterOf, processorMs, serverMs } from './processor.js';
 
 const API = join(import.meta.dirname, '../../dist/apps/api/main.js');
 const BARE = join(import.meta.dirname, 'bare-mcp.mjs');
@@ -110,9 +111,20 @@ async function round(side: Side, ms: number): Promise<number> {
 
 const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
-async function measure(ours: Side, bare: Side) {
+/** What everybody has used of the processors so far, in milliseconds, and how many calls were answered for it. */
+const spent = (ours: Side, bare: Side, postmaster: number) => ({
+  api: processorMs(ours.process.pid!),
+  database: serverMs(postmaster),
+  bare: processorMs(bare.process.pid!),
+  client: ownMs(),
+  ourCalls: ours.answered,
+  bareCalls: bare.answered,
+});
+
+async function measure(ours: Side, bare: Side, postmaster: number) {
   await round(ours, ROUND_MS);
   await round(bare, ROUND_MS);
+  const before = spent(ours, bare, postmaster);
   const rates: { ours: number; bare: number }[] = [];
   // In turns, so that what else the machine does meets both.
   for (let n = 0; n < ROUNDS; n++) {
@@ -122,6 +134,14 @@ async function measure(ours: Side, bare: Side) {
   }
   const perSecond = (name: 'ours' | 'bare') => Math.round(median(rates.map((rate) => rate[name])));
   console.log(`medians: Longhaul ${perSecond('ours')}/s, bare ${perSecond('bare')}/s`);
+  const after = spent(ours, bare, postmaster);
+  const used = (name: keyof typeof after) => after[name] - before[name];
+  const [ourCalls, bareCalls] = [used('ourCalls'), used('bareCalls')];
+  const us = (ms: number, calls: number) => `${Math.round((ms * 1000) / calls)} µs`;
+  console.log(
+    `processor time of a call: Longhaul ${us(used('api'), ourCalls)} and PostgreSQL ${us(used('database'), ourCalls)}, ` +
+      `bare ${us(used('bare'), bareCalls)}; the client ${us(used('client'), ourCalls + bareCalls)}`,
+  );
   return median(rates.map((rate) => rate.ours / rate.bare));
 }
 
@@ -150,7 +170,7 @@ export default async function mcp(): Promise<object> {
     const answer = JSON.stringify(await call(ours));
     const bare = await start(BARE, { BARE_ANSWER: answer }, '/mcp', token);
     sides.push(bare);
-    const ratio = await measure(ours, bare);
+    const ratio = await measure(ours, bare, await postmasterOf(database.db));
     await requireAudit(database, ours.answered);
     const shown = catalog.filter(({ toolset }) => toolsets[toolset as keyof typeof toolsets].default);
     return {
