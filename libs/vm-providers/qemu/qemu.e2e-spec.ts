@@ -30,7 +30,8 @@ async function prepare() {
     // mkdtemp closes its folders to others; QEMU has to pass through.
     chmodSync(home, 0o755);
   }
-  await new QemuProvider(options).ensureImage('default');
+  // Here, as tests have less time than builds.
+  for (const image of ['default', 'busybox']) await new QemuProvider(options).ensureImage(image);
   return { provider: () => new QemuProvider(options), spec, otherImage: 'busybox', close: async () => {} };
 }
 
