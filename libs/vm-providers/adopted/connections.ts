@@ -12,7 +12,7 @@ export const qemuConnection = z.strictObject({
   qmp: socketPath,
   agent: socketPath,
   /** As `query-uuid` says: all zeros when QEMU was given none. */
-  uuid: z.uuid(),
+  uuid: z.guid(),
 });
 
 /** A machine that is reached by SSH. */
