@@ -69,7 +69,11 @@ export class Stack {
   async startApi(): Promise<ChildProcess> {
     const port = this.url ? new URL(this.url).port : '0';
     // What a test does in a minute is more than a user does.
-    const { process: api, ready } = await this.spawn('api', { PORT: port, RATE_CALLS: '1000000' });
+    const { process: api, ready } = await this.spawn('api', {
+      PORT: port,
+      RATE_CALLS: '1000000',
+      LONGHAUL_HOME: this.home,
+    });
     this.url = `http://127.0.0.1:${ready.port}/mcp`;
     return api;
   }
@@ -78,6 +82,7 @@ export class Stack {
   async startWorker(failpoint = ''): Promise<ChildProcess> {
     const env = {
       LONGHAUL_HOME: this.home,
+      LONGHAUL_GUEST_GATEWAY: new URL(this.url).origin,
       LONGHAUL_IMAGES: IMAGES,
       LONGHAUL_FAILPOINT: failpoint,
       JOB_LEASE_SECONDS: String(LEASE_SECONDS),
@@ -138,9 +143,11 @@ export class Stack {
     return this.jobs.wait(id, ({ state }) => isFinal(state), withinMs);
   }
 
-  async clientV2(token = this.token) {
+  /** `path` follows the address, such as `/x/all` for every toolset. */
+  async clientV2(token = this.token, path = '') {
     const client = new ClientV2({ name: 'e2e-v2', version: '1' });
-    await client.connect(new TransportV2(new URL(this.url), { requestInit: { headers: bearer(token) } }));
+    const url = new URL(`${this.url}${path}`);
+    await client.connect(new TransportV2(url, { requestInit: { headers: bearer(token) } }));
     this.clients.push(client);
     return caller((name, args) => client.callTool({ name, arguments: args }, { timeout: 70_000 }));
   }
