@@ -1,4 +1,5 @@
 import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
+import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Artifacts, collectOrphans, sweepArtifacts } from '@longhaul/artifacts';
 import { dropExpired, makePartitions, sealEvents, type Sealed } from '@longhaul/audit';
@@ -44,6 +45,8 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
   ) {}
 
   async onApplicationBootstrap() {
+    // Each loop listens.
+    setMaxListeners(0, this.stopping.signal);
     // Before the first sweep, so that jobs of our hosts count as having somebody.
     await this.recovery.beat(this.config.WORKER_HOSTS);
     const heartbeatMs = (this.config.JOB_LEASE_SECONDS * 1_000) / 6;
