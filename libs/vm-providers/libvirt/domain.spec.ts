@@ -49,9 +49,10 @@ it('reads addresses, without those that lead nowhere', () => {
 });
 
 it('reads counters, be some missing', () => {
-  const text = `Domain: 'x'\n  cpu.time=5000000000\n  vcpu.current=2\n  balloon.current=716800\n  balloon.rss=1024
+  const text = `Domain: 'x'\n  state.state=1\n  cpu.time=5000000000\n  vcpu.current=2\n  balloon.current=716800\n  balloon.rss=1024
   block.count=1\n  block.0.rd.bytes=7\n  block.0.wr.bytes=8\n  block.0.allocation=9\n  block.0.capacity=10\n`;
   expect(parseStats(text)).toEqual({
+    runs: true,
     cpuNs: 5e9,
     cpus: 2,
     metrics: {
@@ -63,5 +64,5 @@ it('reads counters, be some missing', () => {
       diskWrittenBytes: 8,
     },
   });
-  expect(parseStats('').metrics).toEqual({});
+  expect(parseStats('state.state=5\n')).toEqual({ runs: false, metrics: {} });
 });

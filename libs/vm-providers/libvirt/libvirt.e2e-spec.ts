@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../../../test/support/eventually.js';
 import { describeVmProvider } from '../provider.contract.js';
+import { QemuProvider } from '../qemu/qemu-provider.js';
 import { TEMPLATE_SHAPE } from '../qemu/template.js';
 import { IMAGE_DISK_GB } from '../qemu/machine.js';
 import { asUser, ensureSystemUser, makeOwnedDirectory } from '../qemu/programs.js';
@@ -29,11 +30,15 @@ let daemon: ChildProcess | undefined;
 async function prepare() {
   if (user) ensureSystemUser(user);
   chmodSync(home, 0o755);
+  const images = new QemuProvider(options);
+  for (const image of ['default', 'busybox']) await images.ensureImage(image);
   for (const folder of ['run', 'user']) await makeOwnedDirectory(join(home, folder), user);
   const config = join(home, 'libvirtd.conf');
   writeFileSync(config, `unix_sock_dir = "${runtime}/libvirt"\nlog_outputs = "4:stderr"\n`);
   const [file, ...args] = asUser(user, ['libvirtd', '--config', config]);
-  const env = { PATH: process.env.PATH, HOME: join(home, 'user'), XDG_RUNTIME_DIR: runtime };
+  const own = join(home, 'user');
+  // Sockets of agents are below the settings, and paths of sockets are short.
+  const env = { PATH: process.env.PATH, HOME: own, XDG_CONFIG_HOME: own, XDG_RUNTIME_DIR: runtime };
   daemon = spawn(file!, args, { env, stdio: 'ignore', cwd: '/' });
   await eventually(() => new LibvirtProvider(options).observe(randomUUID()));
   const provider = () => new LibvirtProvider(options);

@@ -5,11 +5,23 @@ import type { Virsh } from './virsh.js';
 
 const MOMENT_MS = 500;
 const MAX_ADDRESSES = 32;
+/** Shut off and crashed, as libvirt counts. What was used before is still told then. */
+const OFF = [5, 6];
 
 export async function readMetrics(virsh: Virsh, id: string): Promise<VmMetrics> {
-  const args = ['domstats', '--raw', '--cpu-total', '--vcpu', '--balloon', '--block', '--interface', id];
+  const args = [
+    'domstats',
+    '--raw',
+    '--state',
+    '--cpu-total',
+    '--vcpu',
+    '--balloon',
+    '--block',
+    '--interface',
+    id,
+  ];
   const [from, before] = [performance.now(), parseStats(await virsh.run(args))];
-  if (!before.cpuNs) {
+  if (!before.runs || before.cpuNs === undefined) {
     const { diskBytes, hostDiskBytes } = before.metrics;
     return { diskBytes, hostDiskBytes };
   }
@@ -21,7 +33,12 @@ export async function readMetrics(virsh: Virsh, id: string): Promise<VmMetrics> 
 }
 
 /** From the lines `name=value` of domstats. */
-export function parseStats(text: string): { cpuNs?: number; cpus?: number; metrics: VmMetrics } {
+export function parseStats(text: string): {
+  runs: boolean;
+  cpuNs?: number;
+  cpus?: number;
+  metrics: VmMetrics;
+} {
   const values = new Map(
     [...text.matchAll(/^\s*([\w.]+)=(\d+)$/gm)].map(([, name, value]) => [name, Number(value)]),
   );
@@ -30,6 +47,7 @@ export function parseStats(text: string): { cpuNs?: number; cpus?: number; metri
     return value === undefined ? undefined : value * unit;
   };
   return {
+    runs: !OFF.includes(get('state.state') ?? 0),
     cpuNs: get('cpu.time'),
     cpus: get('vcpu.current'),
     metrics: {
