@@ -106,7 +106,8 @@ for old in "$state"/*.part /run/longhaul/files/*.url; do
   [ "$old" = "$part" ] || [ "$old" = "$url" ] || rm -f "$old"
 done
 
-printf %s "$here" >"$state/$id.directory" || fail ${EXIT.noSpace} "$state"
+# On the disk before there is a temporary file: the VM may lose its power at any time.
+printf %s "$here" >"$state/$id.directory" && sync "$state/$id.directory" || fail ${EXIT.noSpace} "$state"
 created=$(mktemp ./.longhaul-install.XXXXXXXXXX 2>&1) || because "$created" ${EXIT.readOnly}
 temporary=$created
 exec 3>>"$temporary"
