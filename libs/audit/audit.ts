@@ -10,8 +10,8 @@ export interface AuditEntry {
     | 'job.answered'
     | 'job.cancel_requested'
     | 'job.finished'
-    | 'artifact.uploaded'
-    | 'artifact.downloaded'
+    | 'artifact.upload'
+    | 'artifact.download'
     | 'call';
   userId?: string | null;
   tokenId?: string | null;

@@ -58,7 +58,11 @@ export async function makeUser(
 }
 
 /** A row of a VM in the caller's first project; no machine is behind it unless the test makes one. */
-export function makeVm(db: Database, caller: Caller, values: Partial<Prisma.VmUncheckedCreateInput> = {}): Promise<Vm> {
+export function makeVm(
+  db: Database,
+  caller: Caller,
+  values: Partial<Prisma.VmUncheckedCreateInput> = {},
+): Promise<Vm> {
   const id = newId();
   return db.vm.create({
     data: {
