@@ -18,11 +18,24 @@ if [ -d /etc/cloud/cloud.cfg.d ]; then
 fi
 sync`;
 
-/** BusyBox would hash with DES by default, which looks at eight characters. */
+/**
+ * BusyBox would hash with DES by default, which looks at eight characters, and may have no chpasswd at all. What is secret
+ * stays in builtins of the shell, which other users of the guest do not see.
+ */
 const PASSWORD = `
+umask 077
+read -r line
 case $(readlink -f "$(command -v chpasswd)") in
-  */busybox) chpasswd -c sha512 ;;
-  *) chpasswd ;;
+  */busybox) printf '%s\\n' "$line" | chpasswd -c sha512 ;;
+  /*) printf '%s\\n' "$line" | chpasswd ;;
+  *)
+    hash=$(printf '%s\\n' "\${line#root:}" | mkpasswd -m sha512 -P 0)
+    while IFS= read -r row; do
+      case $row in root:*) row=root:$hash:\${row#root:*:} ;; esac
+      printf '%s\\n' "$row"
+    done </etc/shadow >/etc/shadow.longhaul
+    cat /etc/shadow.longhaul >/etc/shadow
+    rm /etc/shadow.longhaul ;;
 esac
 sync`;
 
