@@ -26,7 +26,7 @@ const shown = (fits: (vm: Answer) => unknown) =>
   eventually(
     async () => {
       const answer = await call('get_vm', { vm_id: vm.id });
-      return (await fits(answer)) && answer;
+      return (await fits(answer)) ? answer : undefined;
     },
     { withinMs: 90_000, everyMs: 100 },
   );

@@ -3,6 +3,7 @@ import { join, relative } from 'node:path';
 import { AppError } from '@longhaul/errors';
 import { AgentChannel, type GuestChannel, type GuestSession } from '@longhaul/guest';
 import {
+  isOff,
   VmProvider,
   type VmAbility,
   type VmAddress,
@@ -17,7 +18,8 @@ import { asUser, makeOwnedDirectory, poll, run } from '../qemu/programs.js';
 import { exists, isVmId, vmNotFound, type Accelerator } from '../qemu/vm-files.js';
 import { LibvirtAgent } from './agent.js';
 import { domainXml, type LibvirtNetwork } from './domain.js';
-import { parseAddresses, readMetrics } from './readings.js';
+import { parseAddresses, readMetrics, readState } from './readings.js';
+import { checkSpec, recordOf, type DomainRecord } from './record.js';
 import { NoDomain, Virsh, VirshRefusal } from './virsh.js';
 
 export interface LibvirtOptions {
@@ -34,18 +36,6 @@ export interface LibvirtOptions {
   network?: LibvirtNetwork;
   /** How long a guest may take from power-on to its first answer, milliseconds. Default 180 s. */
   bootTimeoutMs?: number;
-}
-
-/** What is kept beside the disk of a domain that we made. */
-interface DomainRecord {
-  spec: VmSpec;
-  /** Folder name in the image cache. */
-  image: string;
-  accelerator: Accelerator;
-  isLarger: boolean;
-  personalised: boolean;
-  /** Of the last one that was completed. */
-  reinstallation?: string;
 }
 
 const SAVE_MS = 10 * 60_000;
@@ -113,7 +103,7 @@ export class LibvirtProvider extends VmProvider {
     if (power === 'running' || power === 'paused') {
       await this.virsh.run(['destroy', id]).catch(async (error: unknown) => {
         // It ended by itself meanwhile.
-        if (!(error instanceof VirshRefusal) || !isStopped(await this.state(id))) throw error;
+        if (!(error instanceof VirshRefusal) || !isOff(await this.state(id))) throw error;
       });
     }
   }
@@ -121,10 +111,10 @@ export class LibvirtProvider extends VmProvider {
   async shutdown(id: string, timeoutMs: number): Promise<boolean> {
     const { power } = await this.state(id);
     if (power === 'absent') throw vmNotFound(id);
-    if (isStopped({ power })) return true;
+    if (isOff({ power })) return true;
     if (power !== 'running') throw blocked(id, `is ${power}`, 'Start it first.');
     await this.virsh.run(['shutdown', id, '--mode', 'acpi']);
-    const off = await poll(async () => isStopped(await this.state(id)) || undefined, timeoutMs, 200);
+    const off = await poll(async () => isOff(await this.state(id)) || undefined, timeoutMs, 200);
     return off ?? false;
   }
 
@@ -185,7 +175,7 @@ export class LibvirtProvider extends VmProvider {
     checkSpec(spec);
     if (cpus !== record.spec.cpus || memoryMb !== record.spec.memoryMb) {
       const { power } = await this.state(id);
-      if (!isStopped({ power })) throw blocked(id, `is ${power}`, 'Stop it first.');
+      if (!isOff({ power })) throw blocked(id, `is ${power}`, 'Stop it first.');
       await this.writeRecord(id, { ...record, spec });
     }
     await this.define(id);
@@ -254,26 +244,10 @@ export class LibvirtProvider extends VmProvider {
     return this.options.network ?? { kind: 'user' };
   }
 
+  private state = (id: string) => readState(this.virsh, id);
   private directory = (id: string) => join(this.options.home, 'libvirt', id);
   private disk = (id: string) => join(this.directory(id), 'disk.qcow2');
   private locks = (id: string) => join(this.options.home, 'locks', isVmId(id) ? id : 'none');
-
-  /** What libvirt says of a domain; of one that is off, why. */
-  private async state(id: string): Promise<VmObservation> {
-    if (!isVmId(id)) return { power: 'absent' };
-    try {
-      const info = await this.virsh.run(['dominfo', id]);
-      const state = /^State:\s+(.+?)\s*$/m.exec(info)?.[1] ?? '';
-      if (state === 'paused') return { power: 'paused' };
-      if (state !== 'shut off' && state !== 'crashed') return { power: 'running' };
-      if (/^Managed save:\s+yes/m.test(info)) return { power: 'suspended' };
-      const reason = await this.virsh.run(['domstate', id, '--reason']);
-      return { power: /crashed/.test(reason) ? 'crashed' : 'stopped' };
-    } catch (error) {
-      if (error instanceof NoDomain) return { power: 'absent' };
-      throw error;
-    }
-  }
 
   private async record(id: string): Promise<DomainRecord | undefined> {
     const path = join(this.directory(id), 'vm.json');
@@ -335,7 +309,7 @@ export class LibvirtProvider extends VmProvider {
           () => true,
           async (error: unknown) => {
             if (!(error instanceof AppError)) throw error;
-            return isStopped(await this.state(id)) ? false : undefined;
+            return isOff(await this.state(id)) ? false : undefined;
           },
         );
     if (await poll(look, this.bootMs, 500)) return;
@@ -343,29 +317,6 @@ export class LibvirtProvider extends VmProvider {
     const message = `The guest of VM ${id} did not answer within ${seconds} s of being started, or has ended.`;
     throw new AppError('guest_unreachable', message);
   }
-}
-
-const isStopped = ({ power }: VmObservation) =>
-  power === 'stopped' || power === 'crashed' || power === 'absent';
-
-const recordOf = (spec: VmSpec, image: Image): DomainRecord => ({
-  spec,
-  image: image.name,
-  accelerator: image.accelerator,
-  isLarger: spec.diskGb > image.diskGb,
-  personalised: false,
-});
-
-function checkSpec(spec: VmSpec): void {
-  const isWithin = (value: number, least: number, most: number) =>
-    Number.isInteger(value) && value >= least && value <= most;
-  const faults = [
-    !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(spec.hostname) && 'hostname must be a DNS label',
-    !isWithin(spec.cpus, 1, 64) && 'cpus must be 1 to 64',
-    !isWithin(spec.memoryMb, 256, 1 << 20) && 'memoryMb must be 256 to 1048576',
-    !isWithin(spec.diskGb, 1, 16_384) && 'diskGb must be 1 to 16384',
-  ].filter((fault) => fault !== false);
-  if (faults.length > 0) throw new AppError('invalid_arguments', `${faults.join('; ')}.`);
 }
 
 const blocked = (id: string, what: string, advice: string) =>

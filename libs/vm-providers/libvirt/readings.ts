@@ -1,7 +1,8 @@
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { VmAddress, VmMetrics } from '../provider.js';
-import type { Virsh } from './virsh.js';
+import type { VmAddress, VmMetrics, VmObservation } from '../provider.js';
+import { isVmId } from '../qemu/vm-files.js';
+import { NoDomain, type Virsh } from './virsh.js';
 
 const MOMENT_MS = 500;
 const MAX_ADDRESSES = 32;
@@ -70,4 +71,21 @@ export function parseAddresses(table: string): VmAddress[] {
     .filter((address) => isIP(address) && !/^(127\.|169\.254\.|::1$|fe80:)/i.test(address))
     .slice(0, MAX_ADDRESSES)
     .map((address) => ({ family: isIP(address) as 4 | 6, address, kind: 'direct' }));
+}
+
+/** What libvirt says of a domain; of one that is off, why. */
+export async function readState(virsh: Virsh, id: string): Promise<VmObservation> {
+  if (!isVmId(id)) return { power: 'absent' };
+  try {
+    const info = await virsh.run(['dominfo', id]);
+    const state = /^State:\s+(.+?)\s*$/m.exec(info)?.[1] ?? '';
+    if (state === 'paused') return { power: 'paused' };
+    if (state !== 'shut off' && state !== 'crashed') return { power: 'running' };
+    if (/^Managed save:\s+yes/m.test(info)) return { power: 'suspended' };
+    const reason = await virsh.run(['domstate', id, '--reason']);
+    return { power: /crashed/.test(reason) ? 'crashed' : 'stopped' };
+  } catch (error) {
+    if (error instanceof NoDomain) return { power: 'absent' };
+    throw error;
+  }
 }
