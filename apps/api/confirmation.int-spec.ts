@@ -152,7 +152,7 @@ describe('a client that can ask', () => {
   });
 
   it('cannot use it for anything else', async () => {
-    const other = await makeVm(test.db, caller, { hostname: `other-${newId()}` });
+    const other = await makeVm(test.db, caller, { hostname: `other-${newId()}`, execEnabled: false });
     const elsewhere = [
       { arguments: { vm_id: vm.id, enabled: false } },
       { arguments: { vm_id: other.id, enabled: true } },

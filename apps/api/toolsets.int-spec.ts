@@ -1,6 +1,6 @@
 import { makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { CLIENTS, call, mcpUrl, startTestApi } from '../../test/support/mcp.js';
-import { catalog } from '../../libs/toolsets/catalog.js';
+import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
 import type { ApiServer } from './server.js';
 
 let test: TestDatabase;
@@ -26,6 +26,7 @@ const commands = names(({ toolset }) => toolset === 'commands');
 const vmsRead = names((tool) => tool.toolset === 'vms' && reads(tool));
 const commandsRead = names((tool) => tool.toolset === 'commands' && reads(tool));
 const everything = names(() => true);
+const readByDefault = names((tool) => reads(tool) && toolsets[tool.toolset as keyof typeof toolsets].default);
 
 const SELECTIONS: [string, Headers, string[]][] = [
   ['/mcp?toolsets=vms,commands', {}, [...vms, ...commands]],
@@ -35,9 +36,9 @@ const SELECTIONS: [string, Headers, string[]][] = [
   ['/mcp/x/vms', {}, vms],
   ['/mcp/x/vms,commands', {}, [...vms, ...commands]],
   ['/mcp/x/all', {}, everything],
-  ['/mcp?read_only=true', {}, names(reads)],
-  ['/mcp', { 'X-MCP-Readonly': 'true' }, names(reads)],
-  ['/mcp/readonly', {}, names(reads)],
+  ['/mcp?read_only=true', {}, readByDefault],
+  ['/mcp', { 'X-MCP-Readonly': 'true' }, readByDefault],
+  ['/mcp/readonly', {}, readByDefault],
   ['/mcp/x/vms,commands/readonly', {}, [...vmsRead, ...commandsRead]],
   ['/mcp/x/vms,commands?toolsets=commands', { 'X-MCP-Readonly': 'true' }, commandsRead],
   ['/mcp/x/vms', { 'X-MCP-Toolsets': 'commands' }, []],
