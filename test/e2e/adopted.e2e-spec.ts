@@ -1,17 +1,13 @@
-import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { newId } from '@longhaul/persistence';
 import { fingerprintOf } from '../../libs/guest/ssh/target.js';
-import { TEST_SECRETS_KEYS } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { namespaceSshdLacks, startNamespaceSshd, type NamespaceSshd } from '../support/namespace-sshd.js';
 import { IMAGES, Stack, readToEnd, type Call } from './stack.js';
-
-const MAIN = join(import.meta.dirname, '../../dist/apps/cli/main.js');
 
 let stack: Stack;
 let call: Call;
@@ -23,22 +19,8 @@ beforeAll(async () => {
 });
 afterAll(() => stack?.stop());
 
-async function longhaul(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const env = {
-    PATH: process.env.PATH,
-    DATABASE_URL: stack.database.url,
-    LONGHAUL_HOME: stack.home,
-    SECRETS_KEYS: TEST_SECRETS_KEYS,
-  };
-  const run = promisify(execFile)(process.execPath, [MAIN, ...args], { env });
-  return run.then(
-    ({ stdout, stderr }) => ({ code: 0, out: stdout, err: stderr }),
-    ({ code, stdout, stderr }) => ({ code, out: stdout, err: stderr }),
-  );
-}
-
-const adopt = (...args: string[]) =>
-  longhaul('vm', 'adopt', ...args, '--project', `project-${stack.caller.userId}`, '--exec');
+const longhaul = (...args: string[]) => stack.longhaul(...args);
+const adopt = (...args: string[]) => stack.adopt(...args);
 
 const vmNamed = (hostname: string) => stack.database.db.vm.findFirstOrThrow({ where: { hostname } });
 

@@ -1,8 +1,9 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { Caller } from '@longhaul/access';
 import { BullDelivery, QueueConnection } from '@longhaul/job-queue';
 import { Jobs, isFinal, type JobKind } from '@longhaul/jobs';
@@ -157,6 +158,26 @@ export class Stack {
     await client.connect(new TransportV1(new URL(this.url), { requestInit: { headers: bearer(token) } }));
     this.clients.push(client);
     return caller((name, args) => client.callTool({ name, arguments: args }, undefined, { timeout: 70_000 }));
+  }
+
+  /** The command line, as somebody on the server types it. */
+  async longhaul(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+    const env = {
+      PATH: process.env.PATH,
+      DATABASE_URL: this.database.url,
+      LONGHAUL_HOME: this.home,
+      SECRETS_KEYS: TEST_SECRETS_KEYS,
+    };
+    const run = promisify(execFile)(process.execPath, [join(DIST, 'cli/main.js'), ...args], { env });
+    return run.then(
+      ({ stdout, stderr }) => ({ code: 0, out: stdout, err: stderr }),
+      ({ code, stdout, stderr }) => ({ code, out: stdout, err: stderr }),
+    );
+  }
+
+  /** Into the caller's project, with commands let in. */
+  adopt(...args: string[]) {
+    return this.longhaul('vm', 'adopt', ...args, '--project', `project-${this.caller.userId}`, '--exec');
   }
 
   async killWorkers(): Promise<void> {
