@@ -177,6 +177,26 @@ it('a VM that is reset under an installation has the old file or the new one, an
   expect(await stdout('ls -A /srv | grep longhaul-install || true')).toBe('');
 });
 
+it('a program is replaced while it runs: what runs goes on, what is there is the new one', async () => {
+  const { artifactId, sha256 } = await upload(MIB);
+  await stdout('cp /usr/bin/sleep /srv/program; setsid /srv/program 600 >/dev/null 2>&1 & sleep 0.2');
+  expect(await endOf(await install(artifactId, '/srv/program'))).toMatchObject({ status: 'succeeded' });
+  expect(await digestInGuest('/srv/program')).toBe(sha256);
+  expect(await stdout('readlink /proc/$(pgrep -f "^/srv/program 600")/exe')).toBe('/srv/program (deleted)');
+});
+
+it('a command that prints 1 GB ends well, in bounded memory of the worker', async () => {
+  const before = await memory(worker);
+  const printing = { vm_id: vm.id, command: 'dd if=/dev/zero bs=1M count=1000 status=none' };
+  const { command_id: id } = await call('start_vm_command', printing);
+  const end = await endOf({ job_id: id, isError: false });
+  expect(end).toMatchObject({ status: 'succeeded', result: { exit_code: 0 } });
+  const { peak } = await memory(worker);
+  console.log(`1 GB printed: the worker grew by ${((peak - before.now) / 1e6).toFixed(1)} MB`);
+  // Pieces that were stored wait for their collection.
+  expect(peak - before.now).toBeLessThan(250e6);
+});
+
 it('files and directories are read', async () => {
   expect(await call('read_vm_file', { vm_id: vm.id, path: '/srv/file' })).toMatchObject({
     content: 'old\n',
