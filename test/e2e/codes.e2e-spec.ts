@@ -139,6 +139,7 @@ describe.each(cases)('%s', (_way, vm) => {
     const other = vm() === made ? adopted : made;
     const id = await upload(vm(), bytes);
     expect(await install(other, id, '/srv/x')).toBe('artifact_not_found');
+    expect(await call('get_artifact', { artifact_id: id })).toMatchObject({ state: 'uploaded' });
     const stored = ['-type', 'f', '-name', `*${id}*`];
     const [file] = execFileSync('find', [join(stack.home, 'artifacts'), ...stored])
       .toString()
@@ -205,3 +206,21 @@ it('rate_limited: more files announced than anybody needs', async () => {
   const refused = async () => (await announce(made, randomBytes(16))).code === 'rate_limited';
   await eventually(refused, { ...LONG, everyMs: 0 });
 });
+
+it('a reinstallation lets a registered key in', async () => {
+  const { images } = (await call('list_images')) as unknown as { images: { image: string }[] };
+  expect(images.map(({ image }) => image)).toEqual(expect.arrayContaining(['debian-12', 'busybox']));
+  const { public: key } = utils.generateKeyPairSync('ed25519', { comment: 'laptop' });
+  const { ssh_key_id: id } = await call('add_ssh_key', { name: 'laptop', public_key: key });
+  const { ssh_keys: keys } = await call('list_ssh_keys');
+  expect(keys).toEqual([expect.objectContaining({ ssh_key_id: id, name: 'laptop' })]);
+  const args = { vm_id: made.id, image: 'busybox', ssh_key_id: id };
+  const confirmation = `REINSTALL ${made.id} TO TEMPLATE busybox`;
+  const { job_id: job } = await call('reinstall_vm', { ...args, confirmation });
+  expect(await stack.ended(job as string)).toMatchObject({ state: 'succeeded' });
+  expect(await call('remove_ssh_key', { ssh_key_id: id })).toMatchObject({ removed: true });
+  const on = { vm_id: made.id, enabled: true, confirmation: `ENABLE MCP EXEC ${made.id}` };
+  await call('set_vm_exec_enabled', on);
+  expect(await inGuest(made, 'cat /root/.ssh/authorized_keys')).toBe(key);
+  expect(await inGuest(made, 'readlink /bin/sh')).toContain('busybox');
+}, 600_000);
