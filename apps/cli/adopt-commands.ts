@@ -7,6 +7,7 @@ import { AgentChannel, SshChannel, checkPrivateKey, parseHostKey } from '@longha
 import { FINAL_STATES } from '@longhaul/jobs';
 import { newId, type Prisma } from '@longhaul/persistence';
 import { Secrets, StoredSecrets } from '@longhaul/secrets';
+import { forgetVm } from '@longhaul/toolsets/vms/forget-vm';
 import {
   inspectGuest,
   inspectQemu,
@@ -22,10 +23,9 @@ import { ownerOf } from './first-vm.js';
 import { openHome } from './home.js';
 import { ensureSecretsKeys } from './secrets.js';
 import { UsageError } from './usage.js';
-import { findVm } from './vm-commands.js';
+import { findVm, requireFree, requireHostname } from './vm-commands.js';
 import { VM_DEFAULTS } from './vms.js';
 
-const HOSTNAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const ADDRESS = /^([^@]+)@(?:\[([^\]]+)\]|([^:@[\]]+))(?::(\d{1,5}))?$/;
 const MAX_KEY_FILE = 20_000;
 
@@ -43,10 +43,9 @@ export const adoptCommands: Record<string, Command> = {
     args: ['HOSTNAME'],
     options: ['qmp', 'agent', 'ssh', 'key', 'host-key', 'password-stdin', 'project', 'user', 'host', 'exec'],
     async run(context, [hostname], options) {
-      if (!HOSTNAME.test(hostname!)) throw new UsageError(`Not a hostname: ${hostname}`);
+      requireHostname(hostname!);
       const projectId = await projectOf(context, options);
-      if (await context.db.vm.findFirst({ where: { projectId, hostname } }))
-        throw new UsageError(`The project has a VM ${hostname} already.`);
+      await requireFree(context, projectId, hostname!);
 
       const { facts, credential, ...found } = await reach(options);
       const same = { provider: found.provider, connection: { equals: found.connection } };
@@ -84,10 +83,7 @@ export const adoptCommands: Record<string, Command> = {
       const busy = await context.db.job.findFirst({ where: { vmId: vm.id, state: unfinished } });
       if (busy)
         throw new UsageError(`Job ${busy.id} (${busy.kind}) is ${busy.state} there. Cancel it first.`);
-      await context.change('vm forget', { id: vm.id, hostname: vm.hostname }, async (tx) => {
-        await tx.$executeRaw`UPDATE artifacts SET expires_at = now() WHERE vm_id = ${vm.id}::uuid`;
-        await tx.vm.delete({ where: { id: vm.id } });
-      });
+      await context.change('vm forget', { id: vm.id, hostname: vm.hostname }, (tx) => forgetVm(tx, vm.id));
       console.log(`${vm.hostname} (${vm.id}) is forgotten. The machine goes on as it was.`);
     },
   },

@@ -1,4 +1,5 @@
 import { newId, type Vm } from '@longhaul/persistence';
+import { hostname as hostnameArgument } from '@longhaul/toolsets/vms/hostname';
 import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
 import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import type { Command } from './commands.js';
@@ -22,12 +23,9 @@ export const vmCommands: Record<string, Command> = {
     args: ['HOSTNAME'],
     options: ['user', 'exec'],
     async run(context, [hostname], options) {
-      if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(hostname!))
-        throw new UsageError(`Not a hostname: ${hostname}`);
+      requireHostname(hostname!);
       const { userId, projectId } = await ownerOf(context, options.user);
-      if (await context.db.vm.findFirst({ where: { projectId, hostname } })) {
-        throw new UsageError(`The project has a VM ${hostname} already.`);
-      }
+      await requireFree(context, projectId, hostname!);
       const execEnabled = options.exec ?? false;
       const data = { id: newId(), projectId, hostname: hostname!, execEnabled, ...VM_DEFAULTS };
       const vm = await context.db.vm.create({ data });
@@ -39,6 +37,15 @@ export const vmCommands: Record<string, Command> = {
   'vm stop': { args: ['VM'], run: (context, [vm]) => power(context, vm!, 'stop') },
   'vm reset': { args: ['VM'], run: (context, [vm]) => power(context, vm!, 'reset') },
 };
+
+export function requireHostname(name: string): void {
+  if (!hostnameArgument.safeParse(name).success) throw new UsageError(`Not a hostname: ${name}`);
+}
+
+export async function requireFree({ db }: Context, projectId: string, hostname: string): Promise<void> {
+  if (await db.vm.findFirst({ where: { projectId, hostname } }))
+    throw new UsageError(`The project has a VM ${hostname} already.`);
+}
 
 async function power(context: Context, reference: string, action: 'start' | 'stop' | 'reset'): Promise<void> {
   const vm = await findVm(context, reference);

@@ -22,27 +22,22 @@ export class VmProviders {
   constructor(@Inject(CONFIG) config: WorkerConfig, db: Database, stored: StoredSecrets) {
     const home = config.LONGHAUL_HOME;
     const machines = new AdoptedMachines(db, stored, config.WORKER_HOSTS);
-    const qemu = new QemuProvider({
-      home: config.LONGHAUL_HOME,
-      imagesDirectory: config.LONGHAUL_IMAGES ?? join(config.LONGHAUL_HOME, 'images'),
+    const shared = {
+      home,
+      imagesDirectory: config.LONGHAUL_IMAGES ?? join(home, 'images'),
       imageCatalog: config.IMAGE_CATALOG,
       accelerator: config.VM_ACCELERATOR,
       runAsUser: config.VM_USER,
+    };
+    const qemu = new QemuProvider({
+      ...shared,
       guestGateway: config.LONGHAUL_GUEST_GATEWAY,
       bridge: config.VM_NETWORK
         ? { bridge: config.VM_NETWORK, range: config.VM_ADDRESS_RANGE, gateway: config.VM_GATEWAY }
         : undefined,
     });
     const libvirt = config.LIBVIRT_URI
-      ? new LibvirtProvider({
-          uri: config.LIBVIRT_URI,
-          home,
-          imagesDirectory: config.LONGHAUL_IMAGES ?? join(home, 'images'),
-          imageCatalog: config.IMAGE_CATALOG,
-          accelerator: config.VM_ACCELERATOR,
-          runAsUser: config.VM_USER,
-          network: config.LIBVIRT_NETWORK,
-        })
+      ? new LibvirtProvider({ ...shared, uri: config.LIBVIRT_URI, network: config.LIBVIRT_NETWORK })
       : undefined;
     const providers = [
       qemu,

@@ -4,6 +4,7 @@ export { AgentChannel, type AgentChannelOptions } from './agent/agent-channel.js
 export { SshChannel, type SshChannelOptions } from './ssh/ssh-channel.js';
 export { checkPrivateKey, parseHostKey, type SshTarget } from './ssh/target.js';
 export * from './command.js';
+export { quote } from './scripts.js';
 export type { CommandEnd, CommandState, RefusalReason } from './command-state.js';
 export {
   installFile,

@@ -4,7 +4,7 @@ import type { GuestChannel, GuestSession } from './channel.js';
 import type { CommandState } from './command-state.js';
 import { cancelCommand, dispatchCommand, killLeftovers, pollCommand } from './command.js';
 import { EXIT, INSTALL, KEEP_URL, partFile, PUSH } from './install-script.js';
-import { controlFile } from './scripts.js';
+import { controlFile, quote } from './scripts.js';
 
 /** What is to be in the guest afterwards. */
 export interface FileToInstall {
@@ -162,7 +162,7 @@ class Installation {
       await guest.run({ path: 'sh', args: ['-c', KEEP_URL, 'longhaul', id], stdin }, 10_000);
     }
     const args = [id, path, mode, owner, String(sizeBytes), sha256, backup ? 'yes' : '', part];
-    const command = `set -- ${args.map(quoted).join(' ')}\n${INSTALL}`;
+    const command = `set -- ${args.map(quote).join(' ')}\n${INSTALL}`;
     const streamLimitBytes = 8_192;
     await dispatchCommand(guest, {
       id,
@@ -274,5 +274,3 @@ const printable = (text: Buffer) =>
     .slice(0, 300)
     .replace(/[\x00-\x1f\x7f]+/g, ' ')
     .trim();
-
-const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;

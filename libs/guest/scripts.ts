@@ -21,6 +21,9 @@ export const controlFile = (id: string, name: string) => `/run/longhaul/jobs/${i
 export const outputFile = (id: string, stream: 'stdout' | 'stderr') =>
   `/var/lib/longhaul/jobs/${id}/${stream}`;
 
+/** A word of a line of sh. */
+export const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`;
+
 /** Leaves the comments here: the text goes over a slow line with every command. */
 export function script(text: string): string {
   return text.replace(/^\s*(#.*)?\n/gm, '').replace(/^ +/gm, '');

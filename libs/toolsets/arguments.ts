@@ -1,6 +1,9 @@
 import { z } from 'zod';
 
-// Arguments that mean the same in every tool.
+// What means the same in every tool.
+
+/** How long a tool waits for its job, milliseconds: clients give up at 60 s. A longer one goes on and is answered with its id. */
+export const ANSWER_WITHIN_MS = 50_000;
 
 export const vmId = z.string().min(1).max(253).describe('Id, exact hostname, or unique prefix of either');
 

@@ -12,6 +12,14 @@ export function checkSpec(spec: VmSpec): void {
   if (faults.length > 0) throw new AppError('invalid_arguments', `${faults.join('; ')}.`);
 }
 
+/** The spec with a larger disk. Errors: `invalid_arguments`, for a smaller one too. */
+export function grown(spec: VmSpec, diskGb: number): VmSpec {
+  const larger = { ...spec, diskGb };
+  checkSpec(larger);
+  if (diskGb >= spec.diskGb) return larger;
+  throw new AppError('invalid_arguments', `The disk has ${spec.diskGb} GB and cannot shrink.`);
+}
+
 const isWithin = (value: number, least: number, most: number) =>
   Number.isInteger(value) && value >= least && value <= most;
 

@@ -1,7 +1,5 @@
 import type { GuestProgram } from '../channel.js';
-
-/** A word of a shell's line. */
-export const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`;
+import { quote } from '../scripts.js';
 
 /**
  * The line for the user's shell, which may be of any make, so it holds nothing but plain quotes. The script comes on the

@@ -1,13 +1,11 @@
 import { defineJobTool } from '@longhaul/mcp';
 import { z } from 'zod';
-import { SLICE_MAX_BYTES, idempotencyKey, vmId } from '../arguments.js';
+import { ANSWER_WITHIN_MS, SLICE_MAX_BYTES, idempotencyKey, vmId } from '../arguments.js';
 import { streamFields } from '../jobs/stream-fields.js';
 import { commandArguments } from './command-arguments.js';
 import { commandFields, commandShape, commandText, outputShape, readBoth } from './command-fields.js';
 import { vmCommand } from './vm-command.job.js';
 
-/** Clients give up at 60 s; a longer command goes on and is answered with its id. */
-const ANSWER_WITHIN_MS = 50_000;
 /** Nobody waits for a command that found no worker by then. */
 const QUEUE_SECONDS = 45;
 

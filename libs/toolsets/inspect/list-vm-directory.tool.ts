@@ -1,12 +1,9 @@
 import { defineJobTool } from '@longhaul/mcp';
 import { z } from 'zod';
-import { vmId } from '../arguments.js';
+import { ANSWER_WITHIN_MS, vmId } from '../arguments.js';
 import { errorOf, errorShape, jobStatus } from '../jobs/job-fields.js';
 import { path } from './path-argument.js';
 import { entryShape, vmListDirectory, type VmListDirectoryResult } from './vm-list-directory.job.js';
-
-/** Clients give up at 60 s. */
-const ANSWER_WITHIN_MS = 50_000;
 
 export const listVmDirectory = defineJobTool({
   name: 'list_vm_directory',

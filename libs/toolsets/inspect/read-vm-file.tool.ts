@@ -1,13 +1,10 @@
 import { encodeSlice } from '@longhaul/job-log';
 import { defineJobTool } from '@longhaul/mcp';
 import { z } from 'zod';
-import { SLICE_MAX_BYTES, offset, vmId } from '../arguments.js';
+import { ANSWER_WITHIN_MS, SLICE_MAX_BYTES, offset, vmId } from '../arguments.js';
 import { errorOf, errorShape, jobStatus } from '../jobs/job-fields.js';
 import { path } from './path-argument.js';
 import { vmReadFile, type VmReadFilePayload, type VmReadFileResult } from './vm-read-file.job.js';
-
-/** Clients give up at 60 s. */
-const ANSWER_WITHIN_MS = 50_000;
 
 export const readVmFile = defineJobTool({
   name: 'read_vm_file',

@@ -1,6 +1,6 @@
 import { defineJobTool } from '@longhaul/mcp';
 import { z } from 'zod';
-import { confirmationPhrase, exactVmId, idempotencyKey } from '../arguments.js';
+import { ANSWER_WITHIN_MS, confirmationPhrase, exactVmId, idempotencyKey } from '../arguments.js';
 import { hostname, hostnameTaken } from './hostname.js';
 import { vmJobAnswer, vmJobShape } from './vm-job.js';
 import { vmRename } from './vm-rename.job.js';
@@ -25,7 +25,7 @@ export const renameVm = defineJobTool({
     phrase: ({ vm }, args) => `RENAME ${vm.id} TO ${args.hostname}`,
     message: ({ vm }, args) => `Rename the VM ${vm.hostname} (${vm.id}) to ${args.hostname}?`,
   },
-  answerWithinMs: 50_000,
+  answerWithinMs: ANSWER_WITHIN_MS,
   async submit(call, { hostname, idempotency_key: idempotencyKey }) {
     const { id, projectId, hostname: from } = call.vm;
     const where = { projectId, hostname, id: { not: id } };

@@ -1,5 +1,6 @@
 import { failpoint } from '../failpoint.js';
 import { defineHandler } from '../handler.js';
+import { forgetVm } from './forget-vm.js';
 import { vmDelete } from './vm-delete.job.js';
 
 /** A row that is gone is the last thing that an attempt does: one that finds none has nothing left to do. */
@@ -14,10 +15,7 @@ export const vmDeleteHandler = defineHandler({
       await attempts.intend(ref, 'delete');
       if (provider.abilities.has('create')) await provider.delete(id);
       failpoint('deleted');
-      await attempts.fenced(ref, async (tx) => {
-        await tx.$executeRaw`UPDATE artifacts SET expires_at = now() WHERE vm_id = ${id}::uuid`;
-        await tx.vm.deleteMany({ where: { id } });
-      });
+      await attempts.fenced(ref, (tx) => forgetVm(tx, id));
     }
     return { state: 'succeeded', result: { deleted: true } };
   },

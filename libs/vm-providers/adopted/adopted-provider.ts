@@ -8,6 +8,7 @@ import {
   type VmMetrics,
   type VmObservation,
 } from '../provider.js';
+import { vmNotFound } from '../qemu/vm-files.js';
 import type { Machines } from './connections.js';
 
 export interface AdoptedOptions<Connection> {
@@ -102,7 +103,7 @@ export abstract class AdoptedProvider<Connection> extends VmProvider {
 
   protected async found(id: string): Promise<Connection> {
     const connection = await this.options.machines.find(id);
-    if (!connection) throw new AppError('vm_not_found', `There is no VM ${id.slice(0, 64)} on this host.`);
+    if (!connection) throw vmNotFound(id);
     return connection;
   }
 

@@ -1,9 +1,9 @@
 import { AppError } from '@longhaul/errors';
 import { AgentChannel, type GuestChannel } from '@longhaul/guest';
 import type { VmAbility, VmMetrics, VmObservation } from '../provider.js';
-import { waitForPowerOff } from '../qemu/boot.js';
+import { pressReset, tryGreeting, waitForPowerOff } from '../qemu/boot.js';
 import { poll } from '../qemu/programs.js';
-import { NoProcess, withQmp, type QmpFiles, type QmpSession } from '../qemu/qmp.js';
+import { NoProcess, withQmp, type QmpFiles } from '../qemu/qmp.js';
 import { AdoptedProvider } from './adopted-provider.js';
 import type { QemuConnection } from './connections.js';
 
@@ -30,7 +30,7 @@ export class AdoptedQemuProvider extends AdoptedProvider<QemuConnection> {
     const state = await this.state(files);
     if (state === undefined) throw gone();
     // Kept by QEMU's -no-shutdown.
-    if (state === 'shutdown' || CRASHED.includes(state)) await withQmp(files, reset);
+    if (state === 'shutdown' || CRASHED.includes(state)) await withQmp(files, pressReset);
     if (state !== 'running') await withQmp(files, (qmp) => qmp.execute('cont'));
     await this.waitForGuest(id);
   }
@@ -60,7 +60,7 @@ export class AdoptedQemuProvider extends AdoptedProvider<QemuConnection> {
     const files = await this.qmpFiles(id);
     const state = await this.state(files);
     if (state === undefined) throw gone();
-    await withQmp(files, reset);
+    await withQmp(files, pressReset);
     if (state !== 'running') await withQmp(files, (qmp) => qmp.execute('cont'));
     await this.waitForGuest(id);
   }
@@ -94,25 +94,10 @@ export class AdoptedQemuProvider extends AdoptedProvider<QemuConnection> {
   }
 
   private async waitForGuest(id: string): Promise<void> {
-    const answers = () =>
-      this.guest(id)
-        .session((session) => session.ping())
-        .then(
-          () => true,
-          (error: unknown) => {
-            if (error instanceof AppError) return undefined;
-            throw error;
-          },
-        );
+    const answers = () => tryGreeting(this.guest(id), (session) => session.ping());
     if (await poll(answers, BOOT_MS, 500)) return;
     throw new AppError('guest_unreachable', 'The guest did not answer in time after it was started.');
   }
-}
-
-async function reset(qmp: QmpSession): Promise<void> {
-  await qmp.execute('system_reset');
-  // From this event on the old guest is gone: whatever answers is the new one.
-  await qmp.event('RESET', 5_000);
 }
 
 const gone = () =>

@@ -11,15 +11,16 @@ import {
   type VmObservation,
   type VmSpec,
 } from '../provider.js';
-import { personalise, setClock } from '../qemu/boot.js';
+import { GREETING_MS, personalise, setClock, tryGreeting } from '../qemu/boot.js';
 import { ImageCache, type Image } from '../qemu/image-cache.js';
 import { GUEST_ADDRESS } from '../qemu/machine.js';
 import { asUser, makeOwnedDirectory, poll, run } from '../qemu/programs.js';
 import { exists, isVmId, vmNotFound, type Accelerator } from '../qemu/vm-files.js';
+import { blocked, checkSpec, grown } from '../spec.js';
 import { LibvirtAgent } from './agent.js';
 import { domainXml, type LibvirtNetwork } from './domain.js';
 import { parseAddresses, readMetrics, readState } from './readings.js';
-import { checkSpec, recordOf, type DomainRecord } from './record.js';
+import { recordOf, type DomainRecord } from './record.js';
 import { NoDomain, Virsh, VirshRefusal } from './virsh.js';
 
 export interface LibvirtOptions {
@@ -39,7 +40,6 @@ export interface LibvirtOptions {
 }
 
 const SAVE_MS = 10 * 60_000;
-const GREETING_MS = 60_000;
 
 /**
  * VMs as domains of libvirt, known by their uuid. A domain that somebody else has made can be looked at, switched and
@@ -183,10 +183,7 @@ export class LibvirtProvider extends VmProvider {
 
   async growDisk(id: string, diskGb: number): Promise<void> {
     const record = await this.ours(id);
-    const spec = { ...record.spec, diskGb };
-    checkSpec(spec);
-    if (diskGb < record.spec.diskGb)
-      throw new AppError('invalid_arguments', `The disk has ${record.spec.diskGb} GB and cannot shrink.`);
+    const spec = grown(record.spec, diskGb);
     const { power } = await this.state(id);
     if (power === 'running' || power === 'paused')
       await this.virsh.run(['blockresize', id, 'vda', `${diskGb}G`]);
@@ -302,22 +299,12 @@ export class LibvirtProvider extends VmProvider {
 
   /** Waits until the agent answers, then does `greet`, which may be repeated. */
   private async waitForAgent(id: string, greet: (session: GuestSession) => Promise<void>): Promise<void> {
-    const look = () =>
-      this.guest(id)
-        .session(greet, { holdMs: GREETING_MS })
-        .then(
-          () => true,
-          async (error: unknown) => {
-            if (!(error instanceof AppError)) throw error;
-            return isOff(await this.state(id)) ? false : undefined;
-          },
-        );
+    const look = async () =>
+      (await tryGreeting(this.guest(id), greet, { holdMs: GREETING_MS })) ??
+      (isOff(await this.state(id)) ? false : undefined);
     if (await poll(look, this.bootMs, 500)) return;
     const seconds = Math.round(this.bootMs / 1000);
     const message = `The guest of VM ${id} did not answer within ${seconds} s of being started, or has ended.`;
     throw new AppError('guest_unreachable', message);
   }
 }
-
-const blocked = (id: string, what: string, advice: string) =>
-  new AppError('vm_state_blocked', `VM ${id} ${what}. ${advice}`);

@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { AppError } from '@longhaul/errors';
-import type { GuestChannel, GuestSession } from '@longhaul/guest';
+import type { GuestChannel, GuestSession, SessionOptions } from '@longhaul/guest';
 import { macAddress } from './machine.js';
 import { poll } from './programs.js';
-import { NoProcess, withQmp, type QmpFiles } from './qmp.js';
+import { NoProcess, withQmp, type QmpFiles, type QmpSession } from './qmp.js';
 import type { VmFiles, VmRecord } from './vm-files.js';
 
-const GREETING_MS = 60_000;
+/** How long setting up a guest may hold its channel. */
+export const GREETING_MS = 60_000;
 
 /**
  * Waits until the guest's agent answers, then does `greet` in the same session; `greet` may be repeated. Errors: `guest_unreachable` after `timeoutMs`, NoProcess when the VM ends.
@@ -23,17 +24,32 @@ export async function waitForAgent(
       qmp.execute<{ label: string; 'frontend-open': boolean }[]>('query-chardev'),
     );
     if (!devices.some((device) => device.label === 'agent' && device['frontend-open'])) return undefined;
-    return guest.session(greet, { holdMs: GREETING_MS }).then(
-      () => true,
-      (error: unknown) => {
-        if (error instanceof AppError) return undefined;
-        throw error;
-      },
-    );
+    return tryGreeting(guest, greet, { holdMs: GREETING_MS });
   }, timeoutMs);
   if (ready) return;
   const message = `The guest of VM ${files.id} did not answer within ${Math.round(timeoutMs / 1000)} s of being started.`;
   throw new AppError('guest_unreachable', message);
+}
+
+/** True once `greet` was done; undefined while the guest does not let it. */
+export async function tryGreeting(
+  guest: GuestChannel,
+  greet: (session: GuestSession) => Promise<void>,
+  options?: SessionOptions,
+): Promise<true | undefined> {
+  try {
+    await guest.session(greet, options);
+    return true;
+  } catch (error) {
+    if (error instanceof AppError) return undefined;
+    throw error;
+  }
+}
+
+export async function pressReset(qmp: QmpSession): Promise<void> {
+  await qmp.execute('system_reset');
+  // From this event on the old guest is gone: whatever answers is the new one.
+  await qmp.event('RESET', 5_000);
 }
 
 /** Resolves to whether the guest has powered off within `timeoutMs`; a process that is gone counts as off. */

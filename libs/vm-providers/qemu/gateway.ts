@@ -1,3 +1,4 @@
+import { quote } from '@longhaul/guest';
 import type { VmFiles } from './vm-files.js';
 
 /** Where guests find the gateway, on port 80. */
@@ -24,7 +25,7 @@ export function gatewayForward(files: VmFiles, server: string): string {
     `${files.directory}/gateway`,
     socatAddress(server),
   ];
-  const command = words.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+  const command = words.map(quote).join(' ');
   return `guestfwd=tcp:${GATEWAY_ADDRESS}:80-cmd:${command.replaceAll(',', ',,')}`;
 }
 

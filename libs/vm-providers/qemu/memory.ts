@@ -1,5 +1,6 @@
 import { rename, rm } from 'node:fs/promises';
 import { AppError } from '@longhaul/errors';
+import { quote } from '@longhaul/guest';
 import { poll } from './programs.js';
 import { QmpRefusal, withQmp } from './qmp.js';
 import { exists, removeDurably, sync, type VmFiles } from './vm-files.js';
@@ -19,8 +20,8 @@ const COMPRESSOR_MS = 10_000;
  * point. Throws when the image cannot be written (a full disk, say); the guest is then still stopped.
  */
 export async function saveMemory(files: VmFiles): Promise<void> {
-  const part = shellQuote(files.memoryPart);
-  const written = shellQuote(files.memoryWritten);
+  const part = quote(files.memoryPart);
+  const written = quote(files.memoryWritten);
   await withQmp(files, async (qmp) => {
     const { status } = await qmp.execute<{ status: string }>('query-status');
     if (status === 'postmigrate') return;
@@ -56,7 +57,7 @@ async function lookAtSaving(files: VmFiles): Promise<'postmigrate' | 'failed' | 
 
 /** Reads `files.memory` into a process launched with `incoming`. It stays stopped. Throws when the process rejects the image. */
 export async function loadMemory(files: VmFiles): Promise<void> {
-  const uri = `exec:zstd -q -d -c < ${shellQuote(files.memory)}`;
+  const uri = `exec:zstd -q -d -c < ${quote(files.memory)}`;
   const loaded = await poll(
     () =>
       withQmp(files, async (qmp) => {
@@ -97,5 +98,3 @@ export async function rejectMemory(files: VmFiles): Promise<void> {
 
 const isMoving = (migration: string | undefined) =>
   ['setup', 'active', 'device', 'pre-switchover', 'wait-unplug'].includes(migration ?? '');
-
-const shellQuote = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AppError } from '@longhaul/errors';
 import { AgentChannel, type GuestChannel } from '@longhaul/guest';
 import {
   isOff,
@@ -12,8 +11,8 @@ import {
   type VmObservation,
   type VmSpec,
 } from '../provider.js';
-import { blocked, checkSpec } from '../spec.js';
-import { personalise, setClock, waitForAgent, waitForPowerOff } from './boot.js';
+import { blocked, checkSpec, grown } from '../spec.js';
+import { personalise, pressReset, setClock, waitForAgent, waitForPowerOff } from './boot.js';
 import { linkMemory, makeDisk, matchDiskSize, removeOtherDisks, type DiskOptions } from './disk.js';
 import { GATEWAY_URL, socatAddress } from './gateway.js';
 import { ImageCache, type Image } from './image-cache.js';
@@ -152,11 +151,7 @@ export class QemuProvider extends VmProvider {
     const { files } = await this.find(id);
     const state = await runState(files);
     if (state === undefined) throw blocked(id, 'does not run', 'Start it instead.');
-    await withQmp(files, async (qmp) => {
-      await qmp.execute('system_reset');
-      // From this event on the old guest is gone: whatever answers is the new one.
-      await qmp.event('RESET', 5_000);
-    });
+    await withQmp(files, pressReset);
     if (state !== 'running') await letRun(files);
     await waitForAgent(files, this.guest(id), this.bootMs);
     await this.network?.configure(id, this.guest(id));
@@ -221,10 +216,7 @@ export class QemuProvider extends VmProvider {
 
   async growDisk(id: string, diskGb: number): Promise<void> {
     const { files, record } = await this.find(id);
-    const spec = { ...record.spec, diskGb };
-    checkSpec(spec);
-    if (diskGb < record.spec.diskGb)
-      throw new AppError('invalid_arguments', `The disk has ${record.spec.diskGb} GB and cannot shrink.`);
+    const spec = grown(record.spec, diskGb);
     // First, so that no crash in between leaves a disk that is larger than its record, which the next start would shrink.
     await writeRecord(files, { ...record, spec });
     const state = await runState(files);
