@@ -1,25 +1,15 @@
 import type { Caller } from '@longhaul/access';
 import { newId, type AuditEvent, type Vm } from '@longhaul/persistence';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
-import { call, connect, mcpUrl, refusal, startTestApi, type McpClient } from '../../test/support/mcp.js';
-import type { ApiServer } from './server.js';
+import { call, connect, mcpUrl, refusal, testApi, type McpClient } from '../../test/support/mcp.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let caller: Caller;
 let client: McpClient;
 let vm: Vm;
 
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
-});
 beforeEach(async () => {
   const user = await makeUser(test.db);
   caller = user.caller;

@@ -1,27 +1,19 @@
-import { CLIENTS, call, mcpUrl, refusal, startTestApi, type McpClient } from '../../test/support/mcp.js';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { CLIENTS, call, mcpUrl, refusal, testApi, type McpClient } from '../../test/support/mcp.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
 import { type Caller } from '@longhaul/access';
 import { newId, type Vm } from '@longhaul/persistence';
 import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
 import { eventually } from '../../test/support/eventually.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let worker: HandWorker;
 let caller: Caller;
 let token: string;
 let vm: Vm;
 
-beforeAll(async () => {
-  test = await testDatabase();
+beforeAll(() => {
   worker = new HandWorker(test);
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   ({ caller, token } = await makeUser(test.db));

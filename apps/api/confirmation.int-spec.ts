@@ -1,25 +1,15 @@
 import { createToken, type Caller } from '@longhaul/access';
 import { newId, type Vm } from '@longhaul/persistence';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
-import { CLIENTS, call, mcpUrl, refusal, startTestApi } from '../../test/support/mcp.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
+import { CLIENTS, call, mcpUrl, refusal, startTestApi, testApi } from '../../test/support/mcp.js';
 import { rpc } from '../../test/support/tasks.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let token: string;
 let userId: string;
 let caller: Caller;
 let vm: Vm;
 
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
-});
 beforeEach(async () => {
   const user = await makeUser(test.db);
   token = user.token;

@@ -1,21 +1,11 @@
 import { createToken } from '@longhaul/access';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
-import { call, connect, mcpUrl, refusal, startTestApi } from '../../test/support/mcp.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
+import { call, connect, mcpUrl, refusal, testApi } from '../../test/support/mcp.js';
 import { modernRequest } from '../../test/support/tasks.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let user: Awaited<ReturnType<typeof makeUser>>;
 
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
-});
 beforeEach(async () => {
   user = await makeUser(test.db);
 });

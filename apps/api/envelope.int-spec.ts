@@ -1,20 +1,12 @@
-import { makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
-import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { makeUser } from '../../test/support/database.js';
+import { mcpUrl, testApi } from '../../test/support/mcp.js';
 import { modernRequest } from '../../test/support/tasks.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let token: string;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
   ({ token } = await makeUser(test.db));
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 
 type Message = { id?: unknown; method?: unknown; params?: Record<string, unknown> } & Record<string, unknown>;

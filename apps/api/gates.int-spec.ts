@@ -6,7 +6,7 @@ import { vmCommand } from '@longhaul/toolsets/commands/vm-command.job';
 import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
 import { z } from 'zod';
 import { makeArtifact } from '../../test/support/artifacts.js';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeHost, makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { HandWorker, NoDelivery } from '../../test/support/hand-worker.js';
 import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
 import { modernRequest } from '../../test/support/tasks.js';
@@ -26,8 +26,7 @@ beforeAll(async () => {
   // One of each a minute: a scene is for one call.
   const limits = { RATE_CALLS: 1, RATE_VM_CALLS: 1, RATE_SUBMISSIONS: 1 };
   api = await startTestApi(test.url, limits, { ...product, tools });
-  // Served for as long as this takes.
-  await test.db.host.create({ data: { name: 'local', beatAt: new Date(Date.now() + 3_600_000) } });
+  await makeHost(test.db);
 });
 afterAll(async () => {
   await api.close();

@@ -1,27 +1,19 @@
 import { request as httpRequest, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { newId } from '@longhaul/persistence';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
-import { connect, mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { connect, mcpUrl, startTestApi, testApi } from '../../test/support/mcp.js';
 import { BODY_LIMIT } from './body.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi({
+  ALLOWED_HOSTS: 'mcp.example.com',
+  ALLOWED_ORIGINS: 'https://console.example.com',
+});
 let token: string;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url, {
-    ALLOWED_HOSTS: 'mcp.example.com',
-    ALLOWED_ORIGINS: 'https://console.example.com',
-  });
   ({ token } = await makeUser(test.db));
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 
 interface Answer {

@@ -2,29 +2,21 @@ import { channel } from 'node:diagnostics_channel';
 import type { ServerResponse } from 'node:http';
 import { createToken } from '@longhaul/access';
 import type { Vm } from '@longhaul/persistence';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
 import { listen, type Listener } from '../../test/support/listen.js';
-import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { mcpUrl, startTestApi, testApi } from '../../test/support/mcp.js';
 import { rpc } from '../../test/support/tasks.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let worker: HandWorker;
 let user: Awaited<ReturnType<typeof makeUser>>;
 let vm: Vm;
 const open = new Set<Listener>();
 
-beforeAll(async () => {
-  test = await testDatabase();
+beforeAll(() => {
   worker = new HandWorker(test);
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   user = await makeUser(test.db);

@@ -2,25 +2,17 @@ import { newId, type Vm } from '@longhaul/persistence';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { Client as OlderClient } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as OlderTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
-import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
-import type { ApiServer } from './server.js';
+import { mcpUrl, testApi } from '../../test/support/mcp.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let worker: HandWorker;
 let token: string;
 let vm: Vm;
 
-beforeAll(async () => {
-  test = await testDatabase();
+beforeAll(() => {
   worker = new HandWorker(test);
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   const user = await makeUser(test.db);

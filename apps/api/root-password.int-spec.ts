@@ -1,38 +1,19 @@
 import { Attempts, Jobs, jobsConfig, type Outcome } from '@longhaul/jobs';
 import type { Vm } from '@longhaul/persistence';
 import { Secrets, StoredSecrets } from '@longhaul/secrets';
-import {
-  TEST_SECRETS_KEYS,
-  makeUser,
-  makeVm,
-  testDatabase,
-  type TestDatabase,
-} from '../../test/support/database.js';
+import { TEST_SECRETS_KEYS, makeHost, makeUser, makeVm } from '../../test/support/database.js';
 import { HandWorker, NoDelivery } from '../../test/support/hand-worker.js';
-import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
-import { rpc } from '../../test/support/tasks.js';
-import type { ApiServer } from './server.js';
+import { NO_RATES, mcpUrl, testApi } from '../../test/support/mcp.js';
+import { callTool, rpc } from '../../test/support/tasks.js';
 
 // Who is told the root password that a job has set, and how often.
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi(NO_RATES);
 let user: Awaited<ReturnType<typeof makeUser>>;
 let vm: Vm;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url, {
-    RATE_CALLS: 1_000_000,
-    RATE_VM_CALLS: 1_000_000,
-    RATE_SUBMISSIONS: 1_000_000,
-  });
-  // Served for as long as this takes.
-  await test.db.host.create({ data: { name: 'local', beatAt: new Date(Date.now() + 3_600_000) } });
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
+  await makeHost(test.db);
 });
 beforeEach(async () => {
   user = await makeUser(test.db);
@@ -41,17 +22,7 @@ beforeEach(async () => {
 
 const url = () => new URL('/mcp/x/all', mcpUrl(api.port));
 
-type Answer = Record<string, unknown> & { job_id: string; code?: string; details?: Record<string, unknown> };
-
-/** What the tool says, or the error body. No tasks: what a client without them gets. */
-async function call(name: string, args: object = {}, token = user.token): Promise<Answer> {
-  const { result } = await rpc(url(), token, 'tools/call', { name, arguments: args }, {});
-  const { structuredContent, content } = result as {
-    structuredContent?: Answer;
-    content: [{ text: string }];
-  };
-  return structuredContent ?? (JSON.parse(content[0].text) as { error: Answer }).error;
-}
+const call = (name: string, args: object = {}, token = user.token) => callTool(url(), token, name, args);
 
 const reinstall = (more: object = {}, image = 'busybox') => ({
   vm_id: vm.id,

@@ -1,27 +1,19 @@
 import { newId, type Vm } from '@longhaul/persistence';
 import { catalog } from '../../test/conformance/fixtures/catalog.js';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
-import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { mcpUrl, testApi } from '../../test/support/mcp.js';
 import { OLDER_LINE, firstEventOf, messagesOf, openSession } from '../../test/support/sessions.js';
 import { z } from 'zod';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi({ MCP_SESSIONS: 'true' }, catalog);
 let worker: HandWorker;
 let token: string;
 let vm: Vm;
 
-beforeAll(async () => {
-  test = await testDatabase();
+beforeAll(() => {
   worker = new HandWorker(test);
-  api = await startTestApi(test.url, { MCP_SESSIONS: 'true' }, catalog);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   const user = await makeUser(test.db);

@@ -1,16 +1,14 @@
 import { newId, type Job, type Vm } from '@longhaul/persistence';
 import type { z } from 'zod';
 import { makeArtifact } from '../../test/support/artifacts.js';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeUser, makeVm } from '../../test/support/database.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
-import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { mcpUrl, testApi } from '../../test/support/mcp.js';
 import { rpc } from '../../test/support/tasks.js';
 import { TOOL_ARGUMENTS } from '../../test/support/tool-arguments.js';
 import { catalog } from '../../libs/toolsets/catalog.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let owner: Awaited<ReturnType<typeof makeUser>>;
 let stranger: typeof owner;
 let vm: Vm;
@@ -19,8 +17,6 @@ let keyId: string;
 let artifactId: string;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
   owner = await makeUser(test.db);
   stranger = await makeUser(test.db);
   vm = await makeVm(test.db, owner.caller, { hostname: 'payroll', commandSlots: 3 });
@@ -41,10 +37,6 @@ beforeAll(async () => {
   artifactId = (await makeArtifact(test, vm, owner.caller.userId, { filename: 'secret' })).id;
   const done = await worker.claim(await start('secret-three'));
   await worker.finish(done, { state: 'succeeded', result: { exit_code: 0, duration_ms: 1 } });
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 
 const call = (name: string, args: object, token = stranger.token) =>

@@ -1,19 +1,8 @@
-import { makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
-import { CLIENTS, call, mcpUrl, startTestApi } from '../../test/support/mcp.js';
+import { makeUser } from '../../test/support/database.js';
+import { CLIENTS, call, mcpUrl, testApi } from '../../test/support/mcp.js';
 import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
-import type { ApiServer } from './server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
-
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
-});
+const { test, api } = testApi();
 
 type Headers = Record<string, string>;
 const at = (path: string) => new URL(path, mcpUrl(api.port));

@@ -1,32 +1,19 @@
 import { newId, type Vm } from '@longhaul/persistence';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
-import { mcpUrl, startTestApi } from '../../test/support/mcp.js';
-import { rpc } from '../../test/support/tasks.js';
+import { makeHost, makeUser, makeVm } from '../../test/support/database.js';
+import { NO_RATES, mcpUrl, testApi } from '../../test/support/mcp.js';
+import { callTool, rpc, type ToolAnswer } from '../../test/support/tasks.js';
 import { TOOL_ARGUMENTS } from '../../test/support/tool-arguments.js';
-import type { ApiServer } from './server.js';
 
 // The tools that change VMs, as far as no machine is needed: what they refuse, what they submit, what they tell.
 
 const PUBLIC_KEY = TOOL_ARGUMENTS.public_key as string;
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi(NO_RATES);
 let user: Awaited<ReturnType<typeof makeUser>>;
 let vm: Vm;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url, {
-    RATE_CALLS: 1_000_000,
-    RATE_VM_CALLS: 1_000_000,
-    RATE_SUBMISSIONS: 1_000_000,
-  });
-  // Served for as long as this takes.
-  await test.db.host.create({ data: { name: 'local', beatAt: new Date(Date.now() + 3_600_000) } });
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
+  await makeHost(test.db);
 });
 beforeEach(async () => {
   user = await makeUser(test.db);
@@ -35,19 +22,9 @@ beforeEach(async () => {
 
 const url = () => new URL('/mcp/x/all', mcpUrl(api.port));
 
-type Answer = Record<string, unknown> & { job_id: string; code?: string; details?: Record<string, unknown> };
+const call = (name: string, args: object = {}, token = user.token) => callTool(url(), token, name, args);
 
-/** What the tool says, or the error body. No tasks: what a client without them gets. */
-async function call(name: string, args: object = {}, token = user.token): Promise<Answer> {
-  const { result } = await rpc(url(), token, 'tools/call', { name, arguments: args }, {});
-  const { structuredContent, content } = result as {
-    structuredContent?: Answer;
-    content: [{ text: string }];
-  };
-  return structuredContent ?? (JSON.parse(content[0].text) as { error: Answer }).error;
-}
-
-const jobOf = ({ job_id: id }: Answer) => test.db.job.findUniqueOrThrow({ where: { id } });
+const jobOf = ({ job_id: id }: ToolAnswer) => test.db.job.findUniqueOrThrow({ where: { id } });
 const jobsNow = () => test.db.job.count();
 const runCommand = () => call('start_vm_command', { vm_id: vm.id, command: 'sleep 1000' });
 

@@ -57,6 +57,11 @@ export async function makeUser(
   return { token, caller: caller! };
 }
 
+/** The host of such VMs, as one that workers serve for as long as any test takes. */
+export async function makeHost(db: Database): Promise<void> {
+  await db.host.create({ data: { name: 'local', beatAt: new Date(Date.now() + 3_600_000) } });
+}
+
 /** A row of a VM in the caller's first project; no machine is behind it unless the test makes one. */
 export function makeVm(
   db: Database,

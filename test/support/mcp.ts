@@ -1,7 +1,7 @@
 import type { Catalog } from '@longhaul/mcp';
 import { startServer, type ApiServer } from '../../apps/api/server.js';
 import { apiConfig } from '../../apps/api/config.js';
-import { TEST_SECRETS_KEYS } from './database.js';
+import { TEST_SECRETS_KEYS, testDatabase, type TestDatabase } from './database.js';
 import { Client as OlderClient } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as OlderTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { Client, StreamableHTTPClientTransport, type Tool } from '@modelcontextprotocol/client';
@@ -28,6 +28,27 @@ export function startTestApi(
     ...env,
   });
   return startServer(config, catalog);
+}
+
+/** For specs that call more in a minute than a user does. */
+export const NO_RATES = { RATE_CALLS: 1_000_000, RATE_VM_CALLS: 1_000_000, RATE_SUBMISSIONS: 1_000_000 };
+
+/** A database and an API of the spec's own, for all of its tests: both are there once its `beforeAll` begins. */
+export function testApi(
+  env?: Record<string, unknown>,
+  catalog?: Catalog,
+): { test: TestDatabase; api: ApiServer } {
+  const test = {} as TestDatabase;
+  const api = {} as ApiServer;
+  beforeAll(async () => {
+    Object.assign(test, await testDatabase());
+    Object.assign(api, await startTestApi(test.url, env, catalog));
+  });
+  afterAll(async () => {
+    await api.close();
+    await test.drop();
+  });
+  return { test, api };
 }
 
 export const mcpUrl = (port: number) => new URL(`http://127.0.0.1:${port}/mcp`);

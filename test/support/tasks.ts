@@ -93,3 +93,20 @@ export async function connectTasks(
     },
   });
 }
+
+/** What a tool says, or the error body. */
+export type ToolAnswer = Record<string, unknown> & {
+  job_id: string;
+  code?: string;
+  details?: Record<string, unknown>;
+};
+
+/** A call by a client that knows no tasks. */
+export async function callTool(url: URL, token: string, name: string, args: object): Promise<ToolAnswer> {
+  const { result } = await rpc(url, token, 'tools/call', { name, arguments: args }, {});
+  const { structuredContent, content } = result as {
+    structuredContent?: ToolAnswer;
+    content: [{ text: string }];
+  };
+  return structuredContent ?? (JSON.parse(content[0].text) as { error: ToolAnswer }).error;
+}

@@ -1,23 +1,13 @@
 import { SCOPES, createToken } from '@longhaul/access';
 import { newId } from '@longhaul/persistence';
-import { makeVm, testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { makeVm } from '../../../test/support/database.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { rest, type RestAnswer } from '../../../test/support/rest.js';
 import { makeTenant, type Tenant } from '../../../test/support/rest-world.js';
-import type { ApiServer } from '../server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let tenant: Tenant;
 
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
-});
 beforeEach(async () => {
   tenant = await makeTenant(test);
 });

@@ -6,27 +6,19 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { runInNewContext } from 'node:vm';
 import { createToken, SCOPES } from '@longhaul/access';
 import { newId } from '@longhaul/persistence';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../../test/support/database.js';
+import { makeUser, makeVm } from '../../../test/support/database.js';
 import { eventually } from '../../../test/support/eventually.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { makePerson } from '../../../test/support/oauth.js';
 import { RawOauth } from '../../../test/support/oauth-raw.js';
 import { makeStaff, rest } from '../../../test/support/rest.js';
 import { makeTenant } from '../../../test/support/rest-world.js';
-import type { ApiServer } from '../server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi({ LOG_LEVEL: 'silent' });
 let staff: string;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url, { LOG_LEVEL: 'silent' });
   ({ token: staff } = await makeStaff(test));
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 
 const admin = (query: Record<string, string>, path = '/audit') =>

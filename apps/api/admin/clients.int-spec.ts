@@ -1,25 +1,17 @@
 import { newId } from '@longhaul/persistence';
-import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { makeUser, makeVm } from '../../../test/support/database.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { RawOauth } from '../../../test/support/oauth-raw.js';
 import { makeStaff, rest } from '../../../test/support/rest.js';
-import type { ApiServer } from '../server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let oauth: RawOauth;
 let staff: string;
 let user: Awaited<ReturnType<typeof makeUser>>;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
   oauth = new RawOauth(`http://127.0.0.1:${api.port}`);
   ({ token: staff } = await makeStaff(test));
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   user = await makeUser(test.db);

@@ -1,23 +1,11 @@
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { chromium, type Browser } from 'playwright-core';
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { makeStaff, rest } from '../../../test/support/rest.js';
 import { makeTenant } from '../../../test/support/rest-world.js';
-import type { ApiServer } from '../server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
-
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
-});
+const { test, api } = testApi();
 
 const FILES = ['', '/swagger-ui.css', '/swagger-ui-bundle.js', '/page.js'];
 

@@ -1,24 +1,13 @@
 import { newId, type Job } from '@longhaul/persistence';
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
 import { HandWorker } from '../../../test/support/hand-worker.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { makeStaff, rest } from '../../../test/support/rest.js';
 import { makeJob, makeTenant, type Tenant } from '../../../test/support/rest-world.js';
-import type { ApiServer } from '../server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let staff: string;
 let tenant: Tenant;
 
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
-});
 beforeEach(async () => {
   ({ token: staff } = await makeStaff(test));
   tenant = await makeTenant(test);

@@ -1,26 +1,17 @@
 import { createHash } from 'node:crypto';
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
 import { eventually } from '../../../test/support/eventually.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { Browser, makePerson } from '../../../test/support/oauth.js';
 import { CALLBACK, RawOauth } from '../../../test/support/oauth-raw.js';
-import type { ApiServer } from '../server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi({ OAUTH_REGISTRATIONS: 1000 });
 let origin: string;
 let person: Awaited<ReturnType<typeof makePerson>>;
 let oauth: RawOauth;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url, { OAUTH_REGISTRATIONS: 1000 });
   origin = `http://127.0.0.1:${api.port}`;
   person = await makePerson(test.db);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   oauth = new RawOauth(origin);

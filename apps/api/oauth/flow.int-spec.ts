@@ -1,24 +1,16 @@
 import { UnauthorizedError, type StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
-import { makeVm, testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { mcpUrl, startTestApi } from '../../../test/support/mcp.js';
+import { makeVm } from '../../../test/support/database.js';
+import { mcpUrl, testApi } from '../../../test/support/mcp.js';
 import { Browser, MemoryProvider, connectByOauth, makePerson } from '../../../test/support/oauth.js';
 import { CALLBACK, RawOauth } from '../../../test/support/oauth-raw.js';
 import { makeJob } from '../../../test/support/rest-world.js';
 import { modernRequest } from '../../../test/support/tasks.js';
-import type { ApiServer } from '../server.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let origin: string;
 
-beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
+beforeAll(() => {
   origin = `http://127.0.0.1:${api.port}`;
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 
 it('lets the official client discover, register, be allowed in by a person, call and refresh', async () => {

@@ -1,29 +1,20 @@
 import { createMachineClient } from '@longhaul/oauth';
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { Browser, makePerson, type Page } from '../../../test/support/oauth.js';
 import { RawOauth } from '../../../test/support/oauth-raw.js';
 import { makeStaff, rest } from '../../../test/support/rest.js';
-import type { ApiServer } from '../server.js';
 
 const NEW_PASSWORD = 'another horse battery';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let origin: string;
 let oauth: RawOauth;
 let person: Awaited<ReturnType<typeof makePerson>>;
 let staff: string;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
   origin = `http://127.0.0.1:${api.port}`;
   ({ token: staff } = await makeStaff(test));
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   person = await makePerson(test.db);

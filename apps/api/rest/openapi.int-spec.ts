@@ -1,13 +1,10 @@
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { readFile } from 'node:fs/promises';
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { makeStaff, rest } from '../../../test/support/rest.js';
-import type { ApiServer } from '../server.js';
 import { routes } from './index.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi();
 let document: { paths: Record<string, Record<string, Operation>> };
 
 interface Operation {
@@ -19,14 +16,8 @@ interface Operation {
 }
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url);
   const { token } = await makeStaff(test);
   document = (await rest(api.port, token, 'GET', '/admin/openapi.json')).json as typeof document;
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 
 it('is valid OpenAPI 3.1', async () => {

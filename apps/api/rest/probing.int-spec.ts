@@ -2,8 +2,7 @@ import { eventually } from '../../../test/support/eventually.js';
 import { forkApi } from '../../../test/support/api-process.js';
 import { newId } from '@longhaul/persistence';
 import { z } from 'zod';
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { makeStaff, rest, type RestAnswer } from '../../../test/support/rest.js';
 import {
   SAMPLES,
@@ -13,26 +12,18 @@ import {
   type Sample,
   type Tenant,
 } from '../../../test/support/rest-world.js';
-import type { ApiServer } from '../server.js';
 import { routes } from './index.js';
 import type { Route } from './route.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi({ RATE_CALLS: 0, LOG_LEVEL: 'silent' });
 let mine: Tenant;
 let theirs: Tenant;
 let staff: string;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url, { RATE_CALLS: 0, LOG_LEVEL: 'silent' });
   ({ token: staff } = await makeStaff(test));
   mine = await makeTenant(test);
   theirs = await makeTenant(test);
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 
 const table = routes.map((route) => [nameOf(route), route] as const);

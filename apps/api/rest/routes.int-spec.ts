@@ -1,7 +1,6 @@
 import { newId } from '@longhaul/persistence';
 import { createToken, SCOPES } from '@longhaul/access';
-import { testDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { startTestApi } from '../../../test/support/mcp.js';
+import { testApi } from '../../../test/support/mcp.js';
 import { makeStaff, rest, type RestAnswer } from '../../../test/support/rest.js';
 import {
   SAMPLES,
@@ -11,23 +10,15 @@ import {
   type Sample,
   type Tenant,
 } from '../../../test/support/rest-world.js';
-import type { ApiServer } from '../server.js';
 import { routes } from './index.js';
 import { isChange, type Route } from './route.js';
 
-let test: TestDatabase;
-let api: ApiServer;
+const { test, api } = testApi({ RATE_CALLS: 0, LOG_LEVEL: 'silent' });
 let staff: string;
 let tenant: Tenant;
 
 beforeAll(async () => {
-  test = await testDatabase();
-  api = await startTestApi(test.url, { RATE_CALLS: 0, LOG_LEVEL: 'silent' });
   ({ token: staff } = await makeStaff(test));
-});
-afterAll(async () => {
-  await api.close();
-  await test.drop();
 });
 beforeEach(async () => {
   tenant = await makeTenant(test);
