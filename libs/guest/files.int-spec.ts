@@ -3,19 +3,30 @@ import {
   namespaceAgentLacks,
   startNamespaceAgent,
 } from '../../test/support/namespace-agent.js';
+import {
+  namespaceSshdLacks,
+  startNamespaceSshd,
+  startNamespaceSshdForOperator,
+} from '../../test/support/namespace-sshd.js';
+import type { CommandGuestUnderTest } from './command.contract.js';
 import { describeFiles } from './files.contract.js';
 import { describeInstall } from './install.contract.js';
 
-describeOf('guest agent in a namespace', { cgroups: true }, { serves: true, lacks: true });
-describeOf('with the tools of busybox', { busybox: true }, { serves: true });
+const ofAgent = (options: NamespaceAgentOptions) => () => startNamespaceAgent(options);
+const [whole, busybox] = [{ cgroups: true }, { busybox: true }];
+const serves = namespaceAgentLacks(busybox) === undefined;
+describeOf('guest agent in a namespace', namespaceAgentLacks(whole), ofAgent(whole), { serves });
+describeOf('with the tools of busybox', namespaceAgentLacks(busybox), ofAgent(busybox), { lacks: false });
+describeOf('SSH as root', namespaceSshdLacks(), startNamespaceSshd);
+describeOf('SSH as somebody who may use sudo', namespaceSshdLacks(), startNamespaceSshdForOperator);
 
 function describeOf(
   name: string,
-  options: NamespaceAgentOptions,
-  more: { serves?: boolean; lacks?: boolean },
+  missing: string | undefined,
+  make: () => Promise<CommandGuestUnderTest>,
+  { serves = true, lacks = true } = {},
 ) {
-  const lacks = namespaceAgentLacks(options);
-  if (lacks) return it.skip(`${name}: not tested here, as that needs ${lacks}`, () => {});
-  describeInstall(name, () => startNamespaceAgent(options), more);
-  describeFiles(name, () => startNamespaceAgent(options));
+  if (missing) return it.skip(`${name}: not tested here, as that needs ${missing}`, () => {});
+  describeInstall(name, make, { serves, lacks });
+  describeFiles(name, make);
 }

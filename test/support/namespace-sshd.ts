@@ -11,10 +11,10 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SshChannel, type SshTarget } from '@longhaul/guest';
+import { freePort } from '@longhaul/persistence/embedded';
 import { utils } from 'ssh2';
 import { eventually } from './eventually.js';
 
@@ -29,11 +29,13 @@ set -e
 mount --bind "$ROOT" "$ROOT"
 mount -t proc proc "$ROOT/proc"
 mount --rbind /dev "$ROOT/dev"
+mount --bind /sys "$ROOT/sys"
+mount -o remount,bind,ro "$ROOT/sys"
 mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"
 mount -t tmpfs tmpfs "$ROOT/tmp"
 mkdir "$ROOT/run/sshd"
 unset ROOT
-setpriv --bounding-set ${DROPPED} chroot "$0" /usr/sbin/sshd -D -e "$@"
+exec setpriv --bounding-set ${DROPPED} chroot "$0" sh -c '/usr/sbin/sshd -D -e "$@"; exit' init "$@"
 `;
 
 /** Becomes root as sudo does, for one user and without asking: the image has no sudo. */
@@ -86,6 +88,8 @@ export async function startNamespaceSshd(): Promise<NamespaceSshd> {
       '-oListenAddress=127.0.0.1',
       '-oHostKey=/etc/ssh/host',
       '-oPidFile=none',
+      // Where a test that hides /root does not hide it.
+      '-oAuthorizedKeysFile=/etc/ssh/keys.%u',
     ];
     const init = ['unshare', ...UNSHARE, 'sh', '-c', INIT, root, ...options];
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...init], {
@@ -122,6 +126,17 @@ export async function startNamespaceSshd(): Promise<NamespaceSshd> {
   };
 }
 
+/** The same, but `channel` is that of somebody who may use sudo. */
+export async function startNamespaceSshdForOperator(): Promise<NamespaceSshd> {
+  const sshd = await startNamespaceSshd();
+  const channel = sshd.open(sshd.operator);
+  const stop = async () => {
+    channel.close();
+    await sshd.stop();
+  };
+  return { ...sshd, channel, stop };
+}
+
 /** Of the built images, one with an OpenSSH server. */
 function findImage(): string | undefined {
   const folders = existsSync(IMAGES) ? readdirSync(IMAGES).map((name) => join(IMAGES, name)) : [];
@@ -150,23 +165,14 @@ function addUsers(root: string, hostKey: string, authorized: string): void {
   write('etc/ssh/host', hostKey, 0o600);
   inside(`
     useradd --create-home --shell /bin/bash ops && echo 'ops:let me in' | chpasswd
-    install -d -m 0700 /root/.ssh
     install -m 4750 -g ops /usr/bin/setpriv /usr/libexec/become-root
     echo 'echo a greeting that nobody asked for' >/home/ops/.bashrc
   `);
-  write('root/.ssh/authorized_keys', `${authorized}\n`, 0o600);
+  write('etc/ssh/keys.root', `${authorized}\n`, 0o600);
   write('usr/bin/sudo', SUDO, 0o755);
 }
 
 const sbinPath = () => ({ ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` });
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 const childrenOf = (pid: number) =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);

@@ -5,6 +5,7 @@ import {
   type NamespaceSshd,
   namespaceSshdLacks,
   startNamespaceSshd,
+  startNamespaceSshdForOperator,
 } from '../../../test/support/namespace-sshd.js';
 import { eventually } from '../../../test/support/eventually.js';
 import { describeGuestChannel } from '../channel.contract.js';
@@ -15,19 +16,9 @@ if (lacks) it.skip(`SSH: not tested here, as that needs ${lacks}`, () => {});
 else {
   describeGuestChannel('SSH as root', startNamespaceSshd);
   // A shell for each of its reads: more than sshd's ten channels a connection show what leaks.
-  describeGuestChannel('SSH as somebody who may use sudo', asOperator, 50);
+  describeGuestChannel('SSH as somebody who may use sudo', startNamespaceSshdForOperator, 50);
   describeCommands('by SSH', startNamespaceSshd);
   describe('SSH', inDetail);
-}
-
-async function asOperator() {
-  const sshd = await startNamespaceSshd();
-  const channel = sshd.open(sshd.operator);
-  const stop = async () => {
-    channel.close();
-    await sshd.stop();
-  };
-  return { channel, stop };
 }
 
 function inDetail(): void {
