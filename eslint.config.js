@@ -16,7 +16,7 @@ const BELOW = {
   'job-log': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   'job-queue': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   // What reaches machines sees neither database, queue nor MCP.
-  guest: ['errors'],
+  guest: ['errors', 'telemetry'],
   images: ['errors'],
   'vm-providers': ['errors', 'guest', 'images'],
   mcp: [

@@ -1,4 +1,4 @@
-// Writes docs/tools.md, docs/configuration.md and docs/parity.md from what dist/ declares. With --check it writes nothing
+// Writes docs/tools.md, docs/configuration.md, docs/metrics.md and docs/parity.md from what dist/ declares. With --check it writes nothing
 // and fails when one of them is out of date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { apiConfig } from '../dist/apps/api/config.js';
 import { ENVIRONMENT } from '../dist/apps/cli/environment.js';
 import { workerConfig } from '../dist/apps/worker/config.js';
+import { registry } from '../dist/libs/telemetry/metrics.js';
 import { catalog } from '../dist/libs/toolsets/catalog.js';
 import { PARITY } from './parity.data.mjs';
 
@@ -140,6 +141,20 @@ function describeVariable(name, schema) {
   return [kind, isList ? value.map(code).join(', ') : code(value), description];
 }
 
+async function metrics() {
+  const declared = await registry.getMetricsAsJSON();
+  const rows = declared.map(({ name, type, help }) => {
+    const { labelNames } = registry.getSingleMetric(name);
+    return [code(name), type, labelNames.map(code).join(', '), help];
+  });
+  return [
+    NOTE,
+    '# Metrics',
+    'What `/metrics` of the API and of workers serves beside the usual metrics of a Node process (`process_…`, `nodejs_…`). [telemetry.md](telemetry.md) says where, and how to read them.',
+    table(['Metric', 'Type', 'Labels', 'Meaning'], rows),
+  ].join('\n\n');
+}
+
 function parity() {
   const available = new Set(catalog.map(({ name }) => name));
   const wanted = new Set();
@@ -177,14 +192,19 @@ function parity() {
   ].join('\n\n');
 }
 
-const PAGES = { 'docs/tools.md': tools, 'docs/configuration.md': configuration, 'docs/parity.md': parity };
+const PAGES = {
+  'docs/tools.md': tools,
+  'docs/configuration.md': configuration,
+  'docs/metrics.md': metrics,
+  'docs/parity.md': parity,
+};
 
 const check = process.argv.includes('--check');
 let outOfDate = 0;
 for (const [page, make] of Object.entries(PAGES)) {
   const path = join(root, page);
   const options = await resolveConfig(path);
-  const text = await format(make(), { ...options, parser: 'markdown' });
+  const text = await format(await make(), { ...options, parser: 'markdown' });
   if (!check) writeFileSync(path, text);
   else if (read(path) !== text) {
     outOfDate++;

@@ -1,15 +1,16 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { AccessModule, RatesModule } from '@longhaul/access';
-import { ArtifactsModule } from '@longhaul/artifacts';
+import { ArtifactStore, ArtifactsModule } from '@longhaul/artifacts';
 import { AuditModule } from '@longhaul/audit';
 import { ConfigModule } from '@longhaul/config';
 import { JobLogModule } from '@longhaul/job-log';
 import { JobQueueModule } from '@longhaul/job-queue';
-import { JobsModule } from '@longhaul/jobs';
+import { JobDelivery, JobsModule, measureJobs } from '@longhaul/jobs';
 import { McpModule, type Catalog } from '@longhaul/mcp';
 import { OauthModule } from '@longhaul/oauth';
-import { PersistenceModule } from '@longhaul/persistence';
+import { Database, PersistenceModule } from '@longhaul/persistence';
 import { SecretsModule } from '@longhaul/secrets';
+import { HealthServer, Readiness, Tracing } from '@longhaul/telemetry';
 import { catalog, toolsets } from '../../libs/toolsets/catalog.js';
 import { prompts } from '../../libs/toolsets/prompts.js';
 import { resources } from '../../libs/toolsets/resources.js';
@@ -41,9 +42,37 @@ export class ApiModule {
         AccessModule,
         OauthModule,
         ArtifactsModule,
+        JobQueueModule,
         McpModule.with(served, services),
       ],
       controllers: [McpController, HealthController],
+      providers: [
+        {
+          provide: Readiness,
+          inject: [Database, JobDelivery, ArtifactStore],
+          useFactory: (db: Database, queue: JobDelivery, store: ArtifactStore) =>
+            new Readiness({
+              database: () => db.$queryRaw`SELECT 1`,
+              queue: () => queue.ping(),
+              artifacts: (signal) => store.check(signal),
+            }),
+        },
+        { provide: Tracing, useFactory: () => Tracing.start(config, 'longhaul-api') },
+        {
+          provide: HealthServer,
+          inject: [Readiness, Database],
+          useFactory: (readiness: Readiness, db: Database) =>
+            new HealthServer(readiness, {
+              host: config.METRICS_HOST,
+              port: config.METRICS_PORT,
+              variable: 'METRICS_PORT',
+              collect: async () => {
+                db.measure();
+                await measureJobs(db);
+              },
+            }),
+        },
+      ],
     };
   }
 }

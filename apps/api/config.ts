@@ -26,6 +26,12 @@ export const apiConfig = z.object({
   ...artifactsConfig.shape,
   PORT: envInteger(0, 65_535).default(7777).describe('Port of the API; 0 takes a free one'),
   HOST: z.string().default('127.0.0.1').describe('Address that the API listens on'),
+  METRICS_PORT: envInteger(0, 65_535)
+    .optional()
+    .meta({ default: 'not served' })
+    .describe(
+      'Port of /metrics, /healthz, /readyz and /ping of the API, beside PORT; 0 takes a free one and logs it',
+    ),
   ...networkConfig.shape,
   ALLOWED_HOSTS: envList
     .default([])

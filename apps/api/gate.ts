@@ -32,6 +32,8 @@ export interface GateServices {
 const REQUEST_ID = /^[\w.:-]{1,64}$/;
 
 const MCP_ROUTE = /^\/mcp(\/|$)/;
+/** Whoever asks there has named the address that they found; the answers are nobody's secret. */
+const ANY_HOST = new Set([CONTENT_ROUTE, '/ping', '/healthz', '/readyz']);
 
 const log = createLogger('http');
 
@@ -59,8 +61,7 @@ export function installGate(
   server.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     const { host, origin } = request.headers;
-    const isContent = request.routeOptions.url === CONTENT_ROUTE;
-    if (!isContent && !validateHostHeader(host, hosts).ok) {
+    if (!ANY_HOST.has(request.routeOptions.url ?? '') && !validateHostHeader(host, hosts).ok) {
       return refuse(
         reply,
         403,

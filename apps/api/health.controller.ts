@@ -1,12 +1,16 @@
-import { Controller, Get, ServiceUnavailableException } from '@nestjs/common';
-import { Database } from '@longhaul/persistence';
+import { Controller, Get, HttpStatus, Res } from '@nestjs/common';
+import { Readiness } from '@longhaul/telemetry';
+import type { FastifyReply } from 'fastify';
 
-/** A database that takes longer than this is as good as away. */
-const DATABASE_MS = 3_000;
-
+/** For probes that only reach the public port. They answer under any Host, as probes name the address that they found. */
 @Controller()
 export class HealthController {
-  constructor(private readonly db: Database) {}
+  constructor(private readonly readiness: Readiness) {}
+
+  @Get('ping')
+  ping() {
+    return 'pong';
+  }
 
   /** The process is alive; asks nobody else, so that a lost database does not get it restarted. */
   @Get('healthz')
@@ -14,24 +18,11 @@ export class HealthController {
     return { status: 'ok' };
   }
 
-  /** It can do its work: the database answers. */
+  /** It can do its work: all that it needs answers. */
   @Get('readyz')
-  async ready() {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new Error('late')), DATABASE_MS);
-    });
-    try {
-      await Promise.race([this.db.$queryRaw`SELECT 1`, late]);
-      return { status: 'ready' };
-    } catch {
-      throw new ServiceUnavailableException({
-        code: 'unavailable',
-        message: 'The database does not answer.',
-        retryable: true,
-      });
-    } finally {
-      clearTimeout(timer);
-    }
+  async ready(@Res({ passthrough: true }) reply: FastifyReply) {
+    const verdict = await this.readiness.verdict();
+    if (verdict.status !== 'ready') reply.code(HttpStatus.SERVICE_UNAVAILABLE);
+    return verdict;
   }
 }

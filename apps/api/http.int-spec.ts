@@ -96,7 +96,7 @@ describe('where a request is addressed and comes from', () => {
   it.each(['evil.example', 'localhost.evil.example', 'mcp.example.com.evil.example', '10.0.0.1'])(
     'Host %s is not',
     async (host) => {
-      for (const path of ['/mcp', '/healthz']) {
+      for (const path of ['/mcp', '/oauth/jwks']) {
         const answer = await send(
           path,
           headers({ host }),

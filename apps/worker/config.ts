@@ -52,6 +52,10 @@ export const workerConfig = z.object({
   WORKER_INTERACTIVE_JOBS: envInteger(1, 2000)
     .default(50)
     .describe('Jobs that a caller waits for run at once, of each host'),
+  WORKER_HEALTH_PORT: envInteger(0, 65_535)
+    .optional()
+    .meta({ default: 'not served' })
+    .describe('Port of /healthz, /readyz, /ping and /metrics of the worker; 0 takes a free one and logs it'),
   VM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto').describe('How QEMU runs guests'),
   LONGHAUL_GUEST_GATEWAY: envOrigin
     .optional()

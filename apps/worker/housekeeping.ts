@@ -7,7 +7,7 @@ import { CONFIG } from '@longhaul/config';
 import { Attempts, Recovery, Retention } from '@longhaul/jobs';
 import { sweepOauth } from '@longhaul/oauth';
 import { Database, type Vm } from '@longhaul/persistence';
-import { createLogger } from '@longhaul/telemetry';
+import { createLogger, metrics } from '@longhaul/telemetry';
 import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
 import { Handlers } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
@@ -51,18 +51,18 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     await this.recovery.beat(this.config.WORKER_HOSTS);
     const heartbeatMs = (this.config.JOB_LEASE_SECONDS * 1_000) / 6;
     this.loops = [
-      this.every(heartbeatMs, () => this.runner.heartbeat()),
-      this.every(HOST_BEAT_MS, () => this.recovery.beat(this.config.WORKER_HOSTS)),
-      this.every(SWEEP_MS, () => this.recovery.sweep()),
-      this.every(CLEAN_UP_MS, () => this.cleanUp()),
-      this.every(OBSERVE_MS, () => this.observer.round()),
-      this.every(COLLECT_MS, () => this.collect()),
-      this.every(RETENTION_MS, () => this.retention.sweep(this.stopping.signal)),
-      this.every(RETENTION_MS, () => this.keepAudit()),
-      this.every(SEAL_MS, () => this.sealAudit()),
-      this.every(RETENTION_MS, () => sweepOauth(this.db, this.stopping.signal)),
-      this.every(RETENTION_MS, () => this.sweepArtifacts()),
-      this.every(ORPHANS_MS, () => this.collectOrphans()),
+      this.every('heartbeat', heartbeatMs, () => this.runner.heartbeat()),
+      this.every('host_beat', HOST_BEAT_MS, () => this.recovery.beat(this.config.WORKER_HOSTS)),
+      this.every('recovery', SWEEP_MS, () => this.recovery.sweep()),
+      this.every('clean_up', CLEAN_UP_MS, () => this.cleanUp()),
+      this.every('observe', OBSERVE_MS, () => this.observer.round()),
+      this.every('collect_commands', COLLECT_MS, () => this.collect()),
+      this.every('retention', RETENTION_MS, () => this.retention.sweep(this.stopping.signal)),
+      this.every('keep_audit', RETENTION_MS, () => this.keepAudit()),
+      this.every('seal_audit', SEAL_MS, () => this.sealAudit()),
+      this.every('sweep_oauth', RETENTION_MS, () => sweepOauth(this.db, this.stopping.signal)),
+      this.every('sweep_artifacts', RETENTION_MS, () => this.sweepArtifacts()),
+      this.every('collect_orphans', ORPHANS_MS, () => this.collectOrphans()),
     ];
   }
 
@@ -71,10 +71,14 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     await Promise.all(this.loops);
   }
 
-  private async every(ms: number, task: () => Promise<void>): Promise<void> {
+  private async every(task: string, ms: number, round: () => Promise<void>): Promise<void> {
     while (!this.stopping.signal.aborted) {
-      await task().catch((error: unknown) =>
-        this.log.warn({ err: error }, 'housekeeping failed, next round follows'),
+      await round().then(
+        () => metrics.housekeepingSuccess.setToCurrentTime({ task }),
+        (error: unknown) => {
+          metrics.housekeepingFailures.inc({ task });
+          this.log.warn({ err: error, task }, 'housekeeping failed, next round follows');
+        },
       );
       await pause(ms, undefined, { signal: this.stopping.signal }).catch(() => undefined);
     }

@@ -15,7 +15,7 @@ import {
 } from '@longhaul/jobs';
 import { Database, StateChanges, type Job } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
-import { correlation, createLogger, traceIdOf } from '@longhaul/telemetry';
+import { correlation, createLogger, metrics, startSpan, traceIdOf } from '@longhaul/telemetry';
 import { Handlers, type JobContext } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { VmProviders } from './vm-providers.js';
@@ -27,6 +27,11 @@ const PROGRESS_MESSAGE_MAX = 256;
 /** How long a job's secret waits for its owner. */
 const SECRET_SECONDS = 7 * 24 * 3600;
 
+/** How an attempt ends for this process: with the job, or else. */
+type End = Outcome['state'] | 'awaiting_input' | 'fenced' | 'handed_over' | 'failed_attempt';
+
+const BAD_ENDS = new Set<End>(['failed', 'timed_out', 'unknown', 'fenced', 'failed_attempt']);
+
 /** Why a handler was told to stop. */
 class HandOver extends Error {}
 
@@ -36,7 +41,7 @@ interface Running {
   cancel: AbortController;
   /** The latest that the handler has told. */
   progress?: Progress;
-  done: Promise<void>;
+  done: Promise<End>;
 }
 
 /** Runs delivered jobs: claims, calls the kind's handler, writes the end. Holds what the heartbeat is about. */
@@ -65,11 +70,36 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     if (this.closing) return;
     try {
       const job = await this.attempts.claim(jobId, this.config.WORKER_NAME);
-      if (!job) return;
-      const traceId = traceIdOf(job.traceparent);
-      await correlation.run({ jobId, attempt: job.attempt, traceId }, () => this.track(job));
+      if (job) await this.attempt(job);
     } catch (error) {
       this.log.error({ err: error, jobId }, 'job not run, recovery will see to it');
+    }
+  }
+
+  private async attempt(job: Job): Promise<void> {
+    const { id: jobId, kind, lane, attempt } = job;
+    if (attempt === 1 && job.startedAt)
+      metrics.queueWait.observe({ kind, lane }, (job.startedAt.getTime() - job.createdAt.getTime()) / 1000);
+    const requestId = job.requestId ?? undefined;
+    const attributes = {
+      'longhaul.job.id': jobId,
+      'longhaul.job.attempt': attempt,
+      'longhaul.request.id': requestId,
+    };
+    const { traceparent, end } = startSpan(`job ${kind}`, {
+      parent: job.traceparent,
+      kind: 'consumer',
+      attributes,
+    });
+    const about = { jobId, attempt, requestId, traceId: traceIdOf(traceparent), traceparent };
+    let ended: End = 'failed_attempt';
+    metrics.jobsRunning.inc();
+    try {
+      ended = await correlation.run(about, () => this.track(job));
+    } finally {
+      metrics.jobsRunning.dec();
+      metrics.attemptsEnded.inc({ kind, outcome: ended });
+      end(ended, BAD_ENDS.has(ended));
     }
   }
 
@@ -90,13 +120,13 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     await Promise.all([...this.running.values()].map(({ done }) => done));
   }
 
-  private async track(job: Job): Promise<void> {
+  private async track(job: Job): Promise<End> {
     const ref = { jobId: job.id, attempt: job.attempt };
     const running: Running = {
       ref,
       stop: new AbortController(),
       cancel: new AbortController(),
-      done: Promise.resolve(),
+      done: Promise.resolve('failed_attempt'),
     };
     if (job.cancelRequestedAt) running.cancel.abort();
     this.running.set(job.id, running);
@@ -105,14 +135,14 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     });
     running.done = this.run(job, running);
     try {
-      await running.done;
+      return await running.done;
     } finally {
       unsubscribe();
       if (this.running.get(job.id) === running) this.running.delete(job.id);
     }
   }
 
-  private async run(job: Job, running: Running): Promise<void> {
+  private async run(job: Job, running: Running): Promise<End> {
     const { ref } = running;
     this.log.info({ kind: job.kind }, 'attempt begins');
     try {
@@ -123,12 +153,20 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
         await this.note(ref, `${outcome.state}: ${outcome.error.code}: ${outcome.error.message}`);
       await this.finish(ref, outcome);
       this.log.info({ kind: job.kind, state: outcome.state }, 'attempt ends the job');
+      return outcome.state;
     } catch (error) {
-      if (error instanceof AwaitingInput) return this.log.info('attempt ends with a question');
-      if (error instanceof FencedError) return this.log.info('attempt was fenced');
+      if (error instanceof AwaitingInput) {
+        this.log.info('attempt ends with a question');
+        return 'awaiting_input';
+      }
+      if (error instanceof FencedError) {
+        this.log.info('attempt was fenced');
+        return 'fenced';
+      }
       const handOver = error instanceof HandOver;
       if (!handOver) this.log.error({ err: error }, 'attempt failed, another one will try');
       await this.attempts.release(ref, handOver ? 0 : TRY_AGAIN_SECONDS);
+      return handOver ? 'handed_over' : 'failed_attempt';
     }
   }
 

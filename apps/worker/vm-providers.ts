@@ -4,6 +4,7 @@ import { CONFIG } from '@longhaul/config';
 import { AppError } from '@longhaul/errors';
 import { Database, type Vm } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
+import type { Check } from '@longhaul/telemetry';
 import {
   AdoptedQemuProvider,
   LibvirtProvider,
@@ -46,6 +47,16 @@ export class VmProviders {
       new SshProvider({ home, machines: machines.ssh() }),
     ];
     this.providers = new Map(providers.map((provider) => [provider.name, provider]));
+  }
+
+  /** What asks each of them whether it could do its work. */
+  get checks(): Record<string, Check> {
+    return Object.fromEntries(
+      [...this.providers].map(([name, provider]) => [
+        `vm_provider.${name}`,
+        (signal) => provider.check(signal),
+      ]),
+    );
   }
 
   of(vm: Pick<Vm, 'provider'>): VmProvider {

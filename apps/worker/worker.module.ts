@@ -1,11 +1,12 @@
 import { Module, type DynamicModule } from '@nestjs/common';
-import { ArtifactsModule } from '@longhaul/artifacts';
-import { ConfigModule } from '@longhaul/config';
+import { ArtifactStore, ArtifactsModule } from '@longhaul/artifacts';
+import { CONFIG, ConfigModule } from '@longhaul/config';
 import { JobLogModule } from '@longhaul/job-log';
 import { JobConsumer, JobConsumerModule, JobQueueModule } from '@longhaul/job-queue';
-import { JobsModule, queueName } from '@longhaul/jobs';
-import { PersistenceModule } from '@longhaul/persistence';
+import { JobDelivery, JobsModule, queueName } from '@longhaul/jobs';
+import { Database, PersistenceModule } from '@longhaul/persistence';
 import { SecretsModule } from '@longhaul/secrets';
+import { HealthServer, Readiness, Tracing } from '@longhaul/telemetry';
 import { Handlers, type JobHandler } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { Housekeeping } from './housekeeping.js';
@@ -17,6 +18,7 @@ import { VmProviders } from './vm-providers.js';
   imports: [
     PersistenceModule,
     ArtifactsModule,
+    JobQueueModule,
     JobsModule.forWorkers(JobQueueModule),
     JobLogModule,
     SecretsModule,
@@ -27,6 +29,33 @@ import { VmProviders } from './vm-providers.js';
     Observer,
     Housekeeping,
     { provide: JobConsumer, useExisting: JobRunner },
+    {
+      provide: Readiness,
+      inject: [Database, JobDelivery, ArtifactStore, VmProviders],
+      useFactory: (db: Database, queue: JobDelivery, store: ArtifactStore, providers: VmProviders) =>
+        new Readiness({
+          database: () => db.$queryRaw`SELECT 1`,
+          queue: () => queue.ping(),
+          artifacts: (signal) => store.check(signal),
+          ...providers.checks,
+        }),
+    },
+    {
+      provide: Tracing,
+      inject: [CONFIG],
+      useFactory: (config: WorkerConfig) => Tracing.start(config, 'longhaul-worker'),
+    },
+    {
+      provide: HealthServer,
+      inject: [CONFIG, Readiness, Database],
+      useFactory: (config: WorkerConfig, readiness: Readiness, db: Database) =>
+        new HealthServer(readiness, {
+          host: config.METRICS_HOST,
+          port: config.WORKER_HEALTH_PORT,
+          variable: 'WORKER_HEALTH_PORT',
+          collect: async () => db.measure(),
+        }),
+    },
   ],
   exports: [JobConsumer],
 })

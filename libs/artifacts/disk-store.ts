@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { link, mkdir, open, opendir, rm, stat } from 'node:fs/promises';
+import { access, constants, link, mkdir, open, opendir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -22,6 +22,11 @@ export class DiskStore extends ArtifactStore {
     private readonly guestOrigin?: string,
   ) {
     super();
+  }
+
+  async check(): Promise<void> {
+    await this.makeDirectory();
+    await access(this.directory, constants.W_OK);
   }
 
   async uploadUrl(artifact: Declared): Promise<Upload> {
@@ -46,7 +51,7 @@ export class DiskStore extends ArtifactStore {
    * already, `unavailable` without space; the reason of `signal`, and of a body that broke off.
    */
   async write(artifact: Declared, body: Readable, signal?: AbortSignal): Promise<void> {
-    await mkdir(this.directory, { recursive: true, mode: 0o700 });
+    await this.makeDirectory();
     const part = join(this.directory, `${artifact.id}.${newId()}.part`);
     const hash = createHash('sha256');
     try {
@@ -82,6 +87,10 @@ export class DiskStore extends ArtifactStore {
   async stat(id: string): Promise<StoredBytes | undefined> {
     const found = await stat(this.path(id)).catch(absent);
     return found && { sizeBytes: found.size };
+  }
+
+  private makeDirectory() {
+    return mkdir(this.directory, { recursive: true, mode: 0o700 });
   }
 
   async delete(id: string): Promise<void> {

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream';
 import {
   DeleteObjectCommand,
   GetObjectCommand,
+  HeadBucketCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
   NotFound,
@@ -52,6 +53,10 @@ export class S3Store extends ArtifactStore {
       requestHandler: { connectionTimeout: 5_000, socketTimeout: 30_000 },
     });
     return new S3Store(client, S3_BUCKET, urls, config.S3_CONDITIONAL_WRITES);
+  }
+
+  async check(abortSignal: AbortSignal): Promise<void> {
+    await this.client.send(new HeadBucketCommand({ Bucket: this.bucket }), { abortSignal });
   }
 
   async uploadUrl({ id, sizeBytes, sha256, uploadUntil }: Declared): Promise<Upload> {

@@ -28,6 +28,9 @@ export interface ByteRange {
 
 /** Keeps the bytes of artifacts under their ids. What is stored is never changed, only deleted. */
 export abstract class ArtifactStore {
+  /** Rejects when the store is away or takes no files. Changes none. */
+  abstract check(signal: AbortSignal): Promise<void>;
+
   /** Takes just the length, type and (where the store can) digest that were declared, once, until `uploadUntil`. */
   abstract uploadUrl(artifact: Declared): Promise<Upload>;
 

@@ -1,4 +1,5 @@
 import type { AttemptRef } from '@longhaul/jobs';
+import { metrics } from '@longhaul/telemetry';
 import { LogGapError, type JobLog, type LogStream } from './job-log.js';
 
 /** Writes one stream of one attempt: knows where it ends and how much it may hold. */
@@ -39,6 +40,7 @@ export class LogWriter {
     try {
       await this.log.append(this.ref, this.stream, this.size, kept, dropped);
       this.state = { size: this.size + kept.length, dropped };
+      metrics.logBytes.inc({ stream: this.stream }, kept.length);
     } catch (error) {
       if (!(error instanceof LogGapError)) throw error;
       this.state = { ...this.state, size: error.size };

@@ -50,6 +50,11 @@ export class BullDelivery extends JobDelivery implements OnModuleInit, OnApplica
     }
   }
 
+  async ping(): Promise<void> {
+    // The first connection of a busy machine takes longer than a delivery waits.
+    await this.producer.ping().catch(() => this.producer.ping());
+  }
+
   async onModuleInit() {
     await this.producer.tried;
   }

@@ -22,6 +22,8 @@ type Connection = QueueOptions['connection'];
 interface Producer {
   connection: Connection;
   isUp: () => boolean;
+  /** Rejects when the queue does not answer. */
+  ping: () => Promise<unknown>;
   /** Resolves when it is up, or has failed for the first time. */
   tried: Promise<unknown>;
   close: () => Promise<unknown>;
@@ -67,7 +69,8 @@ export class QueueConnection {
       redis.on('error', () => undefined);
       const tried = Promise.race([once(redis, 'ready'), once(redis, 'close')]).catch(() => undefined);
       const close = async () => redis.disconnect();
-      return { connection: redis as never, isUp: () => redis.status === 'ready', tried, close };
+      const isUp = () => redis.status === 'ready';
+      return { connection: redis as never, isUp, ping: () => redis.ping(), tried, close };
     }
     const pool = new pg.Pool({
       connectionString: this.url,
@@ -78,6 +81,12 @@ export class QueueConnection {
       options: '-c search_path=bullmq',
     });
     pool.on('error', () => undefined);
-    return { connection: pool as never, isUp: () => true, tried: Promise.resolve(), close: () => pool.end() };
+    return {
+      connection: pool as never,
+      isUp: () => true,
+      ping: () => pool.query('SELECT 1'),
+      tried: Promise.resolve(),
+      close: () => pool.end(),
+    };
   }
 }

@@ -4,6 +4,7 @@ export { Jobs, type Actor, type JobFilter } from './jobs.js';
 export { JobsModule } from './jobs.module.js';
 export { defineJobKind, type JobKind, type Lane, type VmSlot } from './kind.js';
 export type { Answer, Question } from './questions.js';
+export { measureJobs } from './live-jobs.js';
 export { HOST_SILENT_SECONDS, Recovery } from './recovery.js';
 export { Retention, retentionConfig } from './retention.js';
 export {

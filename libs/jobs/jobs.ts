@@ -10,6 +10,7 @@ import {
   type Transaction,
   type Vm,
 } from '@longhaul/persistence';
+import { metrics } from '@longhaul/telemetry';
 import { JobDelivery } from './delivery.js';
 import type { VmSlot } from './kind.js';
 import type { Answer, Question } from './questions.js';
@@ -242,9 +243,12 @@ export class Jobs {
     await this.delivery.deliver({ jobId: job.id, number: job.delivery, queue }).catch(() => undefined);
   }
 
-  /** Writes the `job.finished` event of a job in the transaction that ended it. */
+  /** Writes the `job.finished` event of a job in the transaction that ended it, and counts it. */
   async auditEnd(tx: Transaction, job: Job): Promise<void> {
-    const { id: jobId, userId, tokenId, projectId, vmId, requestId, state } = job;
+    const { id: jobId, userId, tokenId, projectId, vmId, requestId, state, kind } = job;
+    metrics.jobsEnded.inc({ kind, state });
+    if (job.startedAt && job.finishedAt)
+      metrics.jobRun.observe({ kind }, (job.finishedAt.getTime() - job.startedAt.getTime()) / 1000);
     const code = (job.error as { code?: string } | null)?.code ?? null;
     await this.audit.write(tx, {
       event: 'job.finished',

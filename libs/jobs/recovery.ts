@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { AppError, type ErrorCode } from '@longhaul/errors';
 import { Database, Prisma, camelKeys, type Job, type Transaction } from '@longhaul/persistence';
+import { metrics } from '@longhaul/telemetry';
 import { Jobs } from './jobs.js';
 import { REDELIVER_SECONDS } from './submission.js';
 
@@ -52,6 +53,7 @@ export class Recovery {
       UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1,
         redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second'
       FROM lost WHERE jobs.id = lost.id RETURNING jobs.*`;
+    metrics.jobsRedelivered.inc({ reason: 'lease_expired' }, rows.length);
     await this.deliverAll(rows);
   }
 
@@ -65,6 +67,7 @@ export class Recovery {
         redeliver_at = now() + least(${REDELIVER_SECONDS} * 2 ^ least(delivery, 10), ${REDELIVER_LAST_SECONDS})
           * interval '1 second'
       FROM waiting WHERE jobs.id = waiting.id RETURNING jobs.*`;
+    metrics.jobsRedelivered.inc({ reason: 'unclaimed' }, rows.length);
     await this.deliverAll(rows);
   }
 

@@ -5,6 +5,7 @@ import type { ImageCatalog } from '@longhaul/images';
 import type { JobLog } from '@longhaul/job-log';
 import type { JobKind, Jobs, Progress, Submission } from '@longhaul/jobs';
 import type { Database, Job } from '@longhaul/persistence';
+import { createLogger, traceIdOf, traced } from '@longhaul/telemetry';
 import type { StoredSecrets } from '@longhaul/secrets';
 import type { InputRequests } from '@modelcontextprotocol/server';
 import { answersTo, digestOf, type Asking, type InputAnswers } from './input.js';
@@ -61,6 +62,8 @@ type SubmitOptions = Partial<
   >
 >;
 
+const log = createLogger('mcp');
+
 /** One call of a tool as its handler sees it: every gate has been passed, everything named in the arguments has been found. */
 export class Call<R extends Found = Found> {
   /** Made by this call; the audit names it. */
@@ -101,18 +104,28 @@ export class Call<R extends Found = Found> {
     options: SubmitOptions = {},
   ): Promise<Job> {
     const { vm, caller, request, tool, actor } = this;
-    this.submitted = await this.services.jobs.submit({
-      kind,
-      payload,
-      by: actor,
-      projectId: vm?.projectId ?? projectFor(caller),
-      vm: vm && { id: vm.id, host: vm.host, commandSlots: vm.commandSlots },
-      tool: tool.name,
-      requestId: request.requestId,
-      traceparent: request.traceparent,
-      ...options,
-    });
-    return this.submitted;
+    const { requestId, traceparent: parent } = request;
+    const attributes = { 'longhaul.job.kind': kind.name, 'longhaul.request.id': requestId };
+    const job = await traced('job submit', { parent, kind: 'producer', attributes }, (traceparent) =>
+      this.services.jobs.submit({
+        kind,
+        payload,
+        by: actor,
+        projectId: vm?.projectId ?? projectFor(caller),
+        vm: vm && { id: vm.id, host: vm.host, commandSlots: vm.commandSlots },
+        tool: tool.name,
+        requestId,
+        traceparent,
+        ...options,
+      }),
+    );
+    this.submitted = job;
+    const { id: jobId, kind: name, traceparent } = job;
+    log.info(
+      { requestId, jobId, traceId: traceIdOf(traceparent), kind: name, tool: tool.name },
+      'job submitted',
+    );
+    return job;
   }
 
   /**

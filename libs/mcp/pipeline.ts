@@ -9,7 +9,7 @@ import { JobLog } from '@longhaul/job-log';
 import { Jobs, isFinal } from '@longhaul/jobs';
 import { Database, type Job, type Vm } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
-import { createLogger, traceIdOf } from '@longhaul/telemetry';
+import { createLogger, metrics, startSpan, traceIdOf } from '@longhaul/telemetry';
 import type { CallToolResult, InputRequiredResult } from '@modelcontextprotocol/server';
 import type { z } from 'zod';
 import { answerOf, toError, toResult } from './answer.js';
@@ -24,6 +24,17 @@ import type { Found, JobWork, Tool } from './tool.js';
 export type CallOutcome = CallToolResult | InputRequiredResult | { job: Job };
 
 export const isJob = (outcome: CallOutcome): outcome is { job: Job } => 'job' in outcome;
+
+/** Methods that are counted by their names, beside the tools; what else a client names is `other`. */
+const COUNTED = new Set([
+  'tasks/get',
+  'tasks/update',
+  'tasks/cancel',
+  'tasks/result',
+  'tasks/list',
+  'resources/subscribe',
+  'subscriptions/listen',
+]);
 
 /** What the audit will say about a call, gathered on its way. */
 interface Trail {
@@ -65,13 +76,20 @@ export class CallPipeline {
    * What goes wrong is an answer with `isError`; it throws a ProtocolError only for what the protocol has an error of its own
    * for (answer.ts).
    */
-  async run(tool: Tool, args: unknown, request: CallRequest): Promise<CallOutcome> {
+  async run(tool: Tool, args: unknown, asked: CallRequest): Promise<CallOutcome> {
     const startedAt = performance.now();
     const trail: Trail = {};
+    const { requestId, traceparent: parent } = asked;
+    const attributes = { 'mcp.tool': tool.name, 'longhaul.request.id': requestId };
+    const { traceparent, end } = startSpan(`tools/call ${tool.name}`, { parent, kind: 'server', attributes });
+    const request = traceparent === parent ? asked : { ...asked, traceparent };
     const outcome = await this.attempt(tool, args, request, trail).catch((thrown: unknown) =>
       thrown instanceof InputNeeded ? thrown : this.explain(tool.name, request, thrown),
     );
     const withheld = await this.record(tool.name, args, request, trail, outcome, startedAt);
+    const code = codeOf(withheld ?? outcome);
+    end(code, outcome instanceof AppError || withheld !== undefined);
+    count(tool.name, code, startedAt);
     if (withheld) return toError(withheld);
     if (outcome instanceof AppError) return toError(outcome);
     if (!(outcome instanceof InputNeeded)) return outcome;
@@ -120,6 +138,7 @@ export class CallPipeline {
       .then(() => act(trail))
       .catch((thrown: unknown) => this.explain(method, request, thrown));
     const withheld = await this.record(method, args, request, trail, outcome, startedAt);
+    count(COUNTED.has(method) ? method : 'other', codeOf(withheld ?? outcome), startedAt);
     if (withheld) throw withheld;
     if (outcome instanceof AppError) throw outcome;
     return outcome;
@@ -271,5 +290,11 @@ export class CallPipeline {
     }
   }
 }
+
+const codeOf = (outcome: unknown) =>
+  outcome instanceof InputNeeded ? 'asked' : outcome instanceof AppError ? outcome.code : 'ok';
+
+const count = (tool: string, code: string, startedAt: number) =>
+  metrics.mcpCalls.observe({ tool, code }, (performance.now() - startedAt) / 1000);
 
 type Work = JobWork<Found, Record<string, unknown>, object>;

@@ -2,6 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { AppError, redactText } from '@longhaul/errors';
 import { CONFIG } from '@longhaul/config';
 import { retentionConfig } from '@longhaul/jobs';
+import { parseTraceparent } from '@longhaul/telemetry';
 import {
   CLIENT_CAPABILITIES_META_KEY,
   CLIENT_INFO_META_KEY,
@@ -34,8 +35,6 @@ import type { Catalog, Tool } from './tool.js';
 const CACHE = { ttlMs: 300_000, cacheScope: 'private' } as const;
 const CACHE_HINTS = { 'tools/list': CACHE, 'server/discover': CACHE };
 const DAY_MS = 86_400_000;
-/** Version, trace id, parent id and flags, as W3C Trace Context has them. */
-const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** Under this token the module finds the catalogue of its app. */
 export const CATALOG = Symbol('catalog');
@@ -262,8 +261,8 @@ export function clientOf(
   };
 }
 
-/** The trace that a request belongs to, by its `_meta`. */
+/** The trace that a request belongs to, by its `_meta`, which goes before that of the HTTP request. */
 export function traceOf(meta: Record<string, unknown> | undefined): Pick<CallRequest, 'traceparent'> {
-  const traceparent = meta?.[TRACEPARENT_META_KEY];
-  return typeof traceparent === 'string' && TRACEPARENT.test(traceparent) ? { traceparent } : {};
+  const traceparent = parseTraceparent(meta?.[TRACEPARENT_META_KEY]);
+  return traceparent === undefined ? {} : { traceparent };
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { envInteger } from '@longhaul/config';
+import { metrics } from '@longhaul/telemetry';
 import { PrismaPg } from '@prisma/adapter-pg';
 import pg from 'pg';
 import { z } from 'zod';
@@ -54,6 +55,15 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     // What is prepared stays with its connection, which a pooler would change.
     const name = this.options.DATABASE_DIRECT_URL ? undefined : nameOf(text);
     return (await this.pool.query<Row>({ name, text, values })).rows;
+  }
+
+  /** Brings the metrics of its connections up to date. */
+  measure(): void {
+    const { totalCount, idleCount, waitingCount } = this.pool;
+    metrics.postgresConnections.set({ state: 'busy' }, totalCount - idleCount);
+    metrics.postgresConnections.set({ state: 'idle' }, idleCount);
+    metrics.postgresConnections.set({ state: 'waiting' }, waitingCount);
+    metrics.postgresConnectionsMax.set(this.options.DATABASE_POOL);
   }
 
   async onApplicationShutdown() {

@@ -1,19 +1,12 @@
 import type { LoggerService } from '@nestjs/common';
 import { redactText } from '@longhaul/errors';
 import { pino, stdTimeFunctions, type Logger } from 'pino';
-import { z } from 'zod';
+import type { TelemetryConfig } from './config.js';
 import { correlation } from './correlation.js';
 
 export type { Logger };
 
-export const telemetryConfig = z.object({
-  LOG_LEVEL: z
-    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
-    .default('info')
-    .describe('Least severe level that is logged'),
-});
-
-type Level = z.output<typeof telemetryConfig>['LOG_LEVEL'];
+type Level = TelemetryConfig['LOG_LEVEL'];
 
 let level: Level = 'info';
 const loggers: Logger[] = [];
@@ -30,7 +23,7 @@ export function createLogger(name: string): Logger {
     name,
     level,
     timestamp: stdTimeFunctions.isoTime,
-    mixin: () => ({ ...correlation.getStore() }),
+    mixin: () => ({ ...correlation.getStore(), traceparent: undefined }),
     serializers: { err: (error: unknown) => bareError(error) },
     redact: { paths: ['token', 'password', 'authorization', '*.token', '*.password', '*.authorization'] },
     hooks: {

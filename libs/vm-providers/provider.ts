@@ -77,6 +77,9 @@ export abstract class VmProvider {
   /** Address of our API (scheme and authority) as the guests of this provider see it; undefined where they do not reach it. */
   abstract readonly guestApiUrl?: string;
 
+  /** Rejects when the back end is away, so that no VM could be made. Where there is nothing to ask, all is well. */
+  async check(_signal: AbortSignal): Promise<void> {}
+
   /** Afterwards the VM runs and its guest answers. A second call with the same id does not look at the rest of the spec. */
   abstract create(spec: VmSpec): Promise<void>;
 

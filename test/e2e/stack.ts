@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import type { Caller } from '@longhaul/access';
 import { BullDelivery, QueueConnection } from '@longhaul/job-queue';
@@ -27,6 +28,14 @@ const DIST = join(import.meta.dirname, '../../dist/apps');
 
 export type Answer = Record<string, unknown> & { isError: boolean };
 
+export interface StackOptions {
+  redis?: boolean;
+  /** For the API and all workers. */
+  env?: NodeJS.ProcessEnv;
+  /** Is given each line that they print, which then goes nowhere else. */
+  output?: (line: string) => void;
+}
+
 /** Everything that a user has, as real processes: API, workers, VMs, database and queue of the spec's own. */
 export class Stack {
   readonly processes = new Set<ChildProcess>();
@@ -43,9 +52,10 @@ export class Stack {
     readonly token: string,
     readonly caller: Caller,
     readonly provider: QemuProvider,
+    private readonly options: StackOptions,
   ) {}
 
-  static async start(options: { redis?: boolean } = {}): Promise<Stack> {
+  static async start(options: StackOptions = {}): Promise<Stack> {
     const database = await testDatabase();
     const queueUrl = options.redis ? process.env.TEST_REDIS_URL! : database.url;
     // Short, as sockets live below it; and open to the user that QEMU runs as.
@@ -62,7 +72,7 @@ export class Stack {
       accelerator: 'auto',
       runAsUser: SYSTEM_USER,
     });
-    const stack = new Stack(database, home, queueUrl, jobs, delivery, token, caller, provider);
+    const stack = new Stack(database, home, queueUrl, jobs, delivery, token, caller, provider, options);
     await stack.startApi();
     return stack;
   }
@@ -100,10 +110,12 @@ export class Stack {
         SECRETS_KEYS: TEST_SECRETS_KEYS,
         QUEUE_URL: this.queueUrl,
         LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
+        ...this.options.env,
         ...env,
       },
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      stdio: ['ignore', this.options.output ? 'pipe' : 'inherit', 'inherit', 'ipc'],
     });
+    if (this.options.output) createInterface(child.stdout!).on('line', this.options.output);
     this.processes.add(child);
     child.once('exit', () => this.processes.delete(child));
     const [ready] = (await Promise.race([

@@ -16,6 +16,7 @@ import type { TestDatabase } from './database.js';
 /** Delivers nowhere: redelivery is the recovery's work, and the tests that use this have their jobs in hand. */
 export class NoDelivery extends JobDelivery {
   async deliver() {}
+  async ping() {}
 }
 
 /** A worker moved by the test itself: claims, writes and ends jobs by the same means as the real one. */

@@ -1,6 +1,7 @@
 import { createConnection } from 'node:net';
 import { GuestChannel, type GuestSession, type SessionOptions } from '../channel.js';
 import { withLock } from '../lock.js';
+import { metered } from '../metered.js';
 import type { AgentCalls } from './calls.js';
 import { AgentConnection } from './connection.js';
 import { AgentSession } from './session.js';
@@ -29,7 +30,7 @@ export class AgentChannel extends GuestChannel {
     return withLock({ ...options, directory: lockDirectory, name: 'agent', evict }, async (over) => {
       const connection = await this.open(answerMs, over);
       try {
-        return await use(new AgentSession(connection));
+        return await use(metered(new AgentSession(connection)));
       } finally {
         connection.close();
       }

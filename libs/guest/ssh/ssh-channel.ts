@@ -1,5 +1,6 @@
 import { GuestChannel, type GuestSession, type SessionOptions } from '../channel.js';
 import { withLock } from '../lock.js';
+import { metered } from '../metered.js';
 import { SshConnection } from './connection.js';
 import { SshSession } from './session.js';
 import type { SshTarget } from './target.js';
@@ -37,7 +38,7 @@ export class SshChannel extends GuestChannel {
       if (over.aborted) close();
       const session = new SshSession(connection, user === 'root', answerMs);
       try {
-        return await use(session);
+        return await use(metered(session));
       } finally {
         session.end();
         over.removeEventListener('abort', close);

@@ -10,6 +10,7 @@ import {
 import type { LogWriter } from '@longhaul/job-log';
 import type { Outcome, Progress } from '@longhaul/jobs';
 import { isOff, type VmProvider } from '@longhaul/vm-providers';
+import { traced } from '@longhaul/telemetry';
 import { failpoint } from '../failpoint.js';
 import type { JobContext } from '../handler.js';
 import { currentEpoch } from '../vms/epoch.js';
@@ -30,6 +31,8 @@ const CANCEL_GRACE_SECONDS = 5;
 const SEND_AGAIN_MS = 10_000;
 /** A guest that was never reached fails the job after this; one that may have begun is waited for longer. */
 const NEVER_REACHED_MS = 60_000;
+
+const GUEST = { kind: 'client' } as const;
 
 /** What is known of the dispatch: `sent` says whether the guest may have got it, `confirmed` that it was seen to have. */
 export interface Dispatch {
@@ -134,12 +137,14 @@ class Follower {
         workingDirectory,
         streamLimitBytes: logLimitBytes,
       };
-      await dispatchCommand(guest, spec);
+      await traced('guest start command', GUEST, () => dispatchCommand(guest, spec));
       failpoint('dispatched');
       this.dispatchedAt = performance.now();
     }
     if ((cancel.aborted || this.isOvertime()) && due(this.cancelledAt)) {
-      await cancelCommand(guest, job.id, epoch, CANCEL_GRACE_SECONDS);
+      await traced('guest cancel command', GUEST, () =>
+        cancelCommand(guest, job.id, epoch, CANCEL_GRACE_SECONDS),
+      );
       this.cancelledAt = performance.now();
     }
     return epoch;

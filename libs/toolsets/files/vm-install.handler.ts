@@ -1,6 +1,7 @@
 import { buffer } from 'node:stream/consumers';
 import { artifactNotFound, type ArtifactStore } from '@longhaul/artifacts';
 import { AppError } from '@longhaul/errors';
+import { traced } from '@longhaul/telemetry';
 import { installFile, stopInstallation, type InstallEnd } from '@longhaul/guest';
 import type { Outcome } from '@longhaul/jobs';
 import type { Artifact } from '@longhaul/persistence';
@@ -27,28 +28,30 @@ export const vmInstallHandler = defineHandler({
     const sizeBytes = Number(artifact.sizeBytes);
     const sha256 = Buffer.from(artifact.sha256).toString('hex');
     const url = await artifacts.store.downloadUrl(artifact, URL_SECONDS, provider.guestApiUrl);
-    const end = await installFile(
-      provider.guest(vm.id),
-      { id: job.id, path, sizeBytes, sha256, mode, owner, backup },
-      { url, read: (offset, length) => readRange(artifacts.store, artifact, offset, length) },
-      {
-        async begin(guest) {
-          const epoch = await currentEpoch(db, vm.id, guest);
-          await attempts.intend(ref, 'install', epoch);
-          return epoch;
+    const end = await traced('guest install file', { kind: 'client' }, () =>
+      installFile(
+        provider.guest(vm.id),
+        { id: job.id, path, sizeBytes, sha256, mode, owner, backup },
+        { url, read: (offset, length) => readRange(artifacts.store, artifact, offset, length) },
+        {
+          async begin(guest) {
+            const epoch = await currentEpoch(db, vm.id, guest);
+            await attempts.intend(ref, 'install', epoch);
+            return epoch;
+          },
+          async unreachable() {
+            if (!isOff(await provider.observe(vm.id))) return;
+            throw new AppError(
+              'guest_unreachable',
+              'The VM is off. The old file or the new one is there; start it and repeat.',
+            );
+          },
+          progress: (bytes) =>
+            context.progress({ progress: bytes, total: sizeBytes, message: `${bytes} bytes` }),
+          stop,
+          cancel,
         },
-        async unreachable() {
-          if (!isOff(await provider.observe(vm.id))) return;
-          throw new AppError(
-            'guest_unreachable',
-            'The VM is off. The old file or the new one is there; start it and repeat.',
-          );
-        },
-        progress: (bytes) =>
-          context.progress({ progress: bytes, total: sizeBytes, message: `${bytes} bytes` }),
-        stop,
-        cancel,
-      },
+      ),
     );
     return outcomeOf(end, { changed: end === 'installed', size_bytes: sizeBytes, sha256 });
   },

@@ -1,5 +1,6 @@
 import { readEpoch, writeEpoch, type GuestSession } from '@longhaul/guest';
 import { newId, type Database } from '@longhaul/persistence';
+import { traced } from '@longhaul/telemetry';
 
 /**
  * The epoch of the guest's current boot. Where the guest has none or another one than the row, it has booted since: a
@@ -11,7 +12,7 @@ export async function currentEpoch(db: Database, vmId: string, guest: GuestSessi
   if (inGuest && inGuest === vm.epoch) return inGuest;
   const epoch = newId();
   await db.vm.update({ where: { id: vmId }, data: { epoch } });
-  await writeEpoch(guest, epoch);
+  await traced('guest greet', { kind: 'client' }, () => writeEpoch(guest, epoch));
   return epoch;
 }
 

@@ -1,5 +1,6 @@
 import { AppError, redactText, type ErrorCode } from '@longhaul/errors';
 import type { GuestSession } from '@longhaul/guest';
+import { traced } from '@longhaul/telemetry';
 
 /** By what the tools of a guest say, the first that matches. */
 const CAUSES: [RegExp, ErrorCode][] = [
@@ -20,9 +21,8 @@ export async function runScript(
 ): Promise<string> {
   const path = 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C';
   const program = { path: '/bin/sh', args: ['-euc', `${path}\n${script}`, 'longhaul', ...args] };
-  const { exitCode, stdout, stderr } = await session.run(
-    { ...program, stdin: Buffer.from(stdin) },
-    TIMEOUT_MS,
+  const { exitCode, stdout, stderr } = await traced('guest run script', { kind: 'client' }, () =>
+    session.run({ ...program, stdin: Buffer.from(stdin) }, TIMEOUT_MS),
   );
   if (exitCode === 0) return stdout.toString();
   const said = redactText(stderr.toString().trim().slice(-500));

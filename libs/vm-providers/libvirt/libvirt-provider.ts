@@ -64,6 +64,10 @@ export class LibvirtProvider extends VmProvider {
     this.bootMs = options.bootTimeoutMs ?? 180_000;
   }
 
+  override async check(signal: AbortSignal): Promise<void> {
+    await this.virsh.run(['version'], { signal });
+  }
+
   async create(spec: VmSpec): Promise<void> {
     checkSpec(spec);
     if (!isVmId(spec.id)) throw vmNotFound(spec.id);

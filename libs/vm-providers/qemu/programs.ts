@@ -1,4 +1,6 @@
 import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { access, constants } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -17,6 +19,13 @@ export function asUser(user: string | undefined, command: string[]): string[] {
     '--',
     ...command,
   ];
+}
+
+/** Where a program is that can be run by its name. Rejects when it is nowhere. */
+export async function findProgram(name: string): Promise<string> {
+  const folders = (process.env.PATH ?? '').split(delimiter).filter(Boolean);
+  const paths = folders.map((folder) => join(folder, name));
+  return Promise.any(paths.map((path) => access(path, constants.X_OK).then(() => path)));
 }
 
 /** Runs a program to its end and returns its standard output (at most 1 MiB). Anything but exit code 0 throws. */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentChannel, type GuestChannel } from '@longhaul/guest';
 import {
@@ -19,7 +19,7 @@ import { ImageCache, type Image } from './image-cache.js';
 import { letRun, saveMemory } from './memory.js';
 import { ENDED, powerOf, powerOn } from './power.js';
 import { runState, swapAgentSocket, terminate } from './process.js';
-import { makeOwnedDirectory } from './programs.js';
+import { findProgram, makeOwnedDirectory } from './programs.js';
 import { BridgeNetwork, type BridgeOptions } from './network.js';
 import { withQmp } from './qmp.js';
 import { readAddresses, readMetrics } from './readings.js';
@@ -86,6 +86,10 @@ export class QemuProvider extends VmProvider {
   /** Makes an image ready where it is not; `create` and `reinstall` do so too, but silently. */
   async ensureImage(image: string, onProgress?: (line: string) => void): Promise<Image> {
     return this.images.ensure(image, onProgress);
+  }
+
+  override async check(): Promise<void> {
+    await Promise.all([access(this.options.home, constants.W_OK), findProgram('qemu-system-x86_64')]);
   }
 
   async create(spec: VmSpec): Promise<void> {
