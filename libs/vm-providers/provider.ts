@@ -1,4 +1,4 @@
-import type { GuestChannel } from '@longhaul/guest';
+import type { GuestChannel, GuestSession } from '@longhaul/guest';
 
 /** What a VM is made of. `id` is a UUID in lower case; sizes are whole numbers in the unit of their name. */
 export interface VmSpec {
@@ -131,6 +131,12 @@ export abstract class VmProvider {
 
   /** Ids of all VMs of this provider on this host. */
   abstract list(): Promise<string[]>;
+
+  /**
+   * Tells a guest that has booted what it cannot know: its address, say. `create`, `start` and `reset` have done so; it is for
+   * a guest that rebooted by itself. Repeatable.
+   */
+  async greet(_id: string, _guest: GuestSession): Promise<void> {}
 
   /** The way into a VM. Does not check that the VM exists: its sessions fail with `guest_unreachable`. */
   abstract guest(id: string): GuestChannel;

@@ -117,7 +117,7 @@ class Follower {
   private async send(guest: GuestSession): Promise<string> {
     const { job, ref, attempts, db, cancel, logLimitBytes } = this.context;
     if (!this.dispatch.epoch) {
-      const epoch = await currentEpoch(db, this.vmId, guest);
+      const epoch = await currentEpoch(db, this.vmId, this.provider, guest);
       await attempts.intend(ref, 'dispatch', epoch);
       this.dispatch.epoch = epoch;
     }

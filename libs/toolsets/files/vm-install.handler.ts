@@ -33,7 +33,7 @@ export const vmInstallHandler = defineHandler({
       { url, read: (offset, length) => readRange(artifacts.store, artifact, offset, length) },
       {
         async begin(guest) {
-          const epoch = await currentEpoch(db, vm.id, guest);
+          const epoch = await currentEpoch(db, vm.id, provider, guest);
           await attempts.intend(ref, 'install', epoch);
           return epoch;
         },

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
-import type { GuestChannel, GuestSession } from '@longhaul/guest';
+import type { GuestSession } from '@longhaul/guest';
+import type { VmProvider } from '@longhaul/vm-providers';
 import type { JobContext } from '../handler.js';
 import { currentEpoch } from './epoch.js';
 import { runScript } from './guest-script.js';
@@ -79,13 +80,13 @@ export const growRootFileSystem = (session: GuestSession) => runScript(session, 
 export async function welcomeOwner(
   context: JobContext,
   vmId: string,
-  guest: GuestChannel,
+  provider: VmProvider,
   publicKey: string | undefined,
 ): Promise<void> {
   const password = await context.secret(makePassword);
-  await guest.session(
+  await provider.guest(vmId).session(
     async (session) => {
-      await currentEpoch(context.db, vmId, session);
+      await currentEpoch(context.db, vmId, provider, session);
       if (publicKey !== undefined) await authorizeKey(session, publicKey);
       await setRootPassword(session, password.toString());
     },

@@ -10,9 +10,8 @@ export const vmCreateHandler = defineHandler({
     const provider = context.vmProvider(vm);
     await context.attempts.intend(context.ref, 'create');
     await provider.create(vm);
-    const guest = provider.guest(vm.id);
-    if (wantsPassword) await welcomeOwner(context, vm.id, guest, publicKey);
-    else await guest.session((session) => currentEpoch(context.db, vm.id, session));
+    if (wantsPassword) await welcomeOwner(context, vm.id, provider, publicKey);
+    else await provider.guest(vm.id).session((guest) => currentEpoch(context.db, vm.id, provider, guest));
     const { power } = await provider.observe(vm.id);
     await notePower(context.db, vm.id, power);
     return { state: 'succeeded', result: { power_state: power } };

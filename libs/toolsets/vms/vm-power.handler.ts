@@ -28,7 +28,7 @@ export const vmPowerHandler = defineHandler({
     failpoint('powered');
     if (action === 'reboot' && isOffNow) await provider.start(vm.id);
     if (action !== 'stop' && action !== 'shutdown' && isOffNow)
-      await provider.guest(vm.id).session((session) => currentEpoch(db, vm.id, session));
+      await provider.guest(vm.id).session((session) => currentEpoch(db, vm.id, provider, session));
 
     const { power } = await provider.observe(vm.id);
     await notePower(db, vm.id, power);

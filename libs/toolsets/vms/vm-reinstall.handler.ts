@@ -20,7 +20,7 @@ export const vmReinstallHandler = defineHandler({
     await attempts.fenced(ref, (tx) =>
       tx.vm.update({ where: { id: vm.id }, data: { image, execEnabled: false } }),
     );
-    await welcomeOwner(context, vm.id, provider.guest(vm.id), publicKey);
+    await welcomeOwner(context, vm.id, provider, publicKey);
     failpoint('password-set');
     const { power } = await provider.observe(vm.id);
     await notePower(db, vm.id, power);

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AgentChannel, type GuestChannel } from '@longhaul/guest';
+import { AgentChannel, type GuestChannel, type GuestSession } from '@longhaul/guest';
 import {
   isOff,
   VmProvider,
@@ -27,8 +27,10 @@ import {
   exists,
   filesIn,
   isVmId,
+  listVms,
   readRecord,
   removeDurably,
+  removeVm,
   vmFiles,
   vmNotFound,
   writeRecord,
@@ -55,7 +57,7 @@ export interface QemuOptions {
    */
   guestGateway?: string;
   /** The bridge that VMs are on, instead of each in a network of its own; needs root. */
-  bridge?: Pick<BridgeOptions, 'bridge' | 'range' | 'gateway'>;
+  bridge?: Omit<BridgeOptions, 'home' | 'user'>;
 }
 
 /** The first boot of a cloud image, in which cloud-init works and restarts things. */
@@ -104,8 +106,9 @@ export class QemuProvider extends VmProvider {
     }
     if (state === 'inmigrate' || state === undefined) {
       const tap = (await this.network?.prepare(id))?.tap;
-      const { runAsUser: user, guestGateway: gateway } = this.options;
-      state = await powerOn(files, record, { images: this.images, user, gateway, tap });
+      const { runAsUser: user, guestGateway: gateway, bridge } = this.options;
+      const { images } = this;
+      state = await powerOn(files, record, { images, user, gateway, tap, within: bridge?.within });
     }
     if (state !== 'running') {
       if (state !== 'prelaunch') await writeFile(files.clockStale, '');
@@ -118,11 +121,11 @@ export class QemuProvider extends VmProvider {
     const isClockStale = await exists(files.clockStale);
     const isFirstOfCloud = Boolean(record.seed) && !record.personalised;
     const bootMs = isFirstOfCloud ? Math.max(this.bootMs, CLOUD_BOOT_MS) : this.bootMs;
-    await waitForAgent(files, this.guest(id), bootMs, (session) => {
-      if (!record.personalised && !record.seed) return personalise(session, record);
-      return isClockStale ? setClock(session) : session.ping();
+    await waitForAgent(files, this.guest(id), bootMs, async (session) => {
+      if (!record.personalised && !record.seed) await personalise(session, record);
+      else if (isClockStale) await setClock(session);
+      await this.greet(id, session);
     });
-    await this.network?.configure(id, this.guest(id));
     await rm(files.clockStale, { force: true });
     if (!record.personalised) await writeRecord(files, { ...record, personalised: true });
   }
@@ -132,6 +135,7 @@ export class QemuProvider extends VmProvider {
     if (!(await readRecord(files))) return;
     await rm(files.running, { force: true });
     await terminate(files);
+    await this.network?.detach(id);
     await removeDurably(files.directory, [files.memory]);
   }
 
@@ -153,8 +157,7 @@ export class QemuProvider extends VmProvider {
     if (state === undefined) throw blocked(id, 'does not run', 'Start it instead.');
     await withQmp(files, pressReset);
     if (state !== 'running') await letRun(files);
-    await waitForAgent(files, this.guest(id), this.bootMs);
-    await this.network?.configure(id, this.guest(id));
+    await waitForAgent(files, this.guest(id), this.bootMs, (session) => this.greet(id, session));
   }
 
   async suspend(id: string): Promise<void> {
@@ -168,21 +171,15 @@ export class QemuProvider extends VmProvider {
     // A start that was cut off before the guest executed: its memory image is still the right one.
     if (!(await exists(files.memory))) await saveMemory(files);
     await terminate(files);
+    await this.network?.detach(id);
     await rm(files.running, { force: true });
   }
 
   async delete(id: string): Promise<void> {
     const files = vmFiles(this.options.home, id);
     await terminate(files);
-    const vms = join(this.options.home, 'vms');
-    // Out of the list at once; what a crash leaves behind goes with the repeated call.
-    if (await exists(files.directory))
-      await rename(files.directory, join(vms, `.gone-${id}-${randomUUID()}`));
-    for (const name of await namesIn(vms)) {
-      if (name.includes(id)) await rm(join(vms, name), { recursive: true, force: true });
-    }
+    await removeVm(this.options.home, files);
     await this.network?.remove(id);
-    await rm(files.locks, { recursive: true, force: true });
   }
 
   async reinstall(id: string, image: string, token: string): Promise<void> {
@@ -252,7 +249,11 @@ export class QemuProvider extends VmProvider {
   }
 
   async list(): Promise<string[]> {
-    return (await namesIn(join(this.options.home, 'vms'))).filter(isVmId);
+    return listVms(this.options.home);
+  }
+
+  override async greet(id: string, guest: GuestSession): Promise<void> {
+    await this.network?.configure(id, guest);
   }
 
   guest(id: string): GuestChannel {
@@ -293,9 +294,3 @@ export class QemuProvider extends VmProvider {
     });
   }
 }
-
-const namesIn = (directory: string) =>
-  readdir(directory).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
-    throw error;
-  });
