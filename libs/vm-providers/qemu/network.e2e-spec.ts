@@ -22,6 +22,7 @@ const FOREIGN = { mac: '52:54:00:ff:ff:fe', address: '10.77.0.99' };
 /** Into the namespace, with a device for taps that QEMU's user may open, as on a host whose udev is systemd's. */
 const OPEN_TUN = 'mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec "$@"';
 const within = ['ip', 'netns', 'exec', host, 'sh', '-c', OPEN_TUN, 'sh'];
+const spec = { ...TEMPLATE_SHAPE, hostname: 'web-1', diskGb: IMAGE_DISK_GB, image: 'default' };
 const [one, two] = [randomUUID(), randomUUID()];
 
 const canTest = makeNamespace(host);
@@ -63,14 +64,7 @@ const title = canTest
     ip(host, `address add ${HOST}/24 dev br0`);
     ip(host, 'link set br0 up');
     test = await testDatabase();
-    for (const id of [one, two])
-      await provider.create({
-        ...TEMPLATE_SHAPE,
-        id,
-        hostname: 'web-1',
-        diskGb: IMAGE_DISK_GB,
-        image: 'default',
-      });
+    for (const id of [one, two]) await provider.create({ ...spec, id });
   }, 600_000);
   afterAll(async () => {
     for (const id of [one, two]) await provider.delete(id);
