@@ -18,7 +18,7 @@ const BELOW = {
   // What reaches machines sees neither database, queue nor MCP.
   guest: ['errors'],
   images: ['errors'],
-  'vm-providers': ['errors', 'guest', 'images'],
+  'vm-providers': ['errors', 'config', 'guest', 'images'],
   mcp: [
     'errors',
     'config',

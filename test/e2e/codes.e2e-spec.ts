@@ -1,4 +1,4 @@
-import { randomBytes, createHash } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { fingerprintOf } from '../../libs/guest/ssh/target.js';
 import { withQmp } from '../../libs/vm-providers/qemu/qmp.js';
 import { vmFiles } from '../../libs/vm-providers/qemu/vm-files.js';
 import { eventually } from '../support/eventually.js';
-import { Stack, type Answer, type Call } from './stack.js';
+import { Stack, type Call } from './stack.js';
 
 // Every code and status of the tools for one VM, provoked for real: by its guest agent, and as a machine by SSH.
 
@@ -55,19 +55,7 @@ async function inGuest(vm: Vm, command: string): Promise<string> {
   return String(answer.stdout).trim();
 }
 
-async function announce(vm: Vm, bytes: Buffer): Promise<Answer> {
-  const sha256 = createHash('sha256').update(bytes).digest('hex');
-  const what = { filename: 'blob', size_bytes: bytes.length, sha256, purpose: 'file' };
-  return call('create_artifact_upload', { vm_id: vm.id, ...what });
-}
-
-async function upload(vm: Vm, bytes = randomBytes(100_000)): Promise<string> {
-  const announced = await announce(vm, bytes);
-  const { pathname, search } = new URL(announced.url as string);
-  const put = { method: 'PUT', headers: announced.headers as Record<string, string>, body: bytes };
-  expect((await fetch(new URL(pathname + search, stack.url), put)).status).toBe(204);
-  return announced.artifact_id as string;
-}
+const upload = (vm: Vm, bytes = randomBytes(100_000)) => stack.upload(call, vm.id, bytes);
 
 /** How an installation ended, or what it was refused with. */
 async function install(vm: Vm, artifactId: string, path: string): Promise<unknown> {
@@ -134,7 +122,7 @@ describe.each(cases)('%s', (_way, vm) => {
 
   it('artifact_not_uploaded, artifact_not_found, artifact_sha_mismatch', async () => {
     const bytes = randomBytes(100_000);
-    const { artifact_id: pending } = await announce(vm(), bytes);
+    const { artifact_id: pending } = await stack.announce(call, vm().id, bytes);
     expect(await install(vm(), pending as string, '/srv/x')).toBe('artifact_not_uploaded');
     const other = vm() === made ? adopted : made;
     const id = await upload(vm(), bytes);
@@ -203,7 +191,7 @@ it('vm_state_blocked: what a machine by SSH cannot do, and what a VM that is off
 });
 
 it('rate_limited: more files announced than anybody needs', async () => {
-  const refused = async () => (await announce(made, randomBytes(16))).code === 'rate_limited';
+  const refused = async () => (await stack.announce(call, made.id, randomBytes(16))).code === 'rate_limited';
   await eventually(refused, { ...LONG, everyMs: 0 });
 });
 

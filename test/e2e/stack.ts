@@ -79,7 +79,7 @@ export class Stack {
     return api;
   }
 
-  /** `failpoint`: where the worker ends itself, see libs/toolsets/failpoint.ts. */
+  /** `failpoint`: where the worker ends itself, see libs/config/failpoint.ts. */
   async startWorker(failpoint = ''): Promise<ChildProcess> {
     const env = {
       LONGHAUL_HOME: this.home,
@@ -178,6 +178,21 @@ export class Stack {
   /** Into the caller's project, with commands let in. */
   adopt(...args: string[]) {
     return this.longhaul('vm', 'adopt', ...args, '--project', `project-${this.caller.userId}`, '--exec');
+  }
+
+  announce(call: Call, vmId: string, bytes: Buffer): Promise<Answer> {
+    const what = { filename: 'blob', size_bytes: bytes.length, sha256: sha256(bytes), purpose: 'file' };
+    return call('create_artifact_upload', { vm_id: vmId, ...what });
+  }
+
+  /** The artifact's id. */
+  async upload(call: Call, vmId: string, bytes: Buffer): Promise<string> {
+    const announced = await this.announce(call, vmId, bytes);
+    const { pathname, search } = new URL(announced.url as string);
+    const put = { method: 'PUT', headers: announced.headers as Record<string, string>, body: bytes };
+    const { status } = await fetch(new URL(pathname + search, this.url), put);
+    if (status !== 204) throw new Error(`upload: ${status}`);
+    return announced.artifact_id as string;
   }
 
   async killWorkers(): Promise<void> {

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import {
   cancelCommand,
@@ -10,7 +11,6 @@ import {
 import type { LogWriter } from '@longhaul/job-log';
 import type { Outcome, Progress } from '@longhaul/jobs';
 import { isOff, type VmProvider } from '@longhaul/vm-providers';
-import { failpoint } from '../failpoint.js';
 import type { JobContext } from '../handler.js';
 import { currentEpoch } from '../vms/epoch.js';
 import { outcomeOf, outcomeUnknown } from './outcome.js';

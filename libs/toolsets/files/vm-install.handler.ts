@@ -1,5 +1,6 @@
 import { buffer } from 'node:stream/consumers';
 import { artifactNotFound, type ArtifactStore } from '@longhaul/artifacts';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import { installFile, stopInstallation, type InstallEnd } from '@longhaul/guest';
 import type { Outcome } from '@longhaul/jobs';
@@ -35,6 +36,7 @@ export const vmInstallHandler = defineHandler({
         async begin(guest) {
           const epoch = await currentEpoch(db, vm.id, provider, guest);
           await attempts.intend(ref, 'install', epoch);
+          failpoint('installing');
           return epoch;
         },
         async unreachable() {
@@ -50,6 +52,7 @@ export const vmInstallHandler = defineHandler({
         cancel,
       },
     );
+    failpoint('installed');
     return outcomeOf(end, { changed: end === 'installed', size_bytes: sizeBytes, sha256 });
   },
 

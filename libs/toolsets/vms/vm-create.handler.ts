@@ -1,3 +1,4 @@
+import { failpoint } from '@longhaul/config/failpoint';
 import { defineHandler, vmOf } from '../handler.js';
 import { currentEpoch, notePower } from './epoch.js';
 import { welcomeOwner } from './guest-setup.js';
@@ -9,7 +10,9 @@ export const vmCreateHandler = defineHandler({
     const vm = await vmOf(context);
     const provider = context.vmProvider(vm);
     await context.attempts.intend(context.ref, 'create');
+    failpoint('creating');
     await provider.create(vm);
+    failpoint('created');
     if (wantsPassword) await welcomeOwner(context, vm.id, provider, publicKey);
     else await provider.guest(vm.id).session((guest) => currentEpoch(context.db, vm.id, provider, guest));
     const { power } = await provider.observe(vm.id);

@@ -1,4 +1,4 @@
-import { failpoint } from '../failpoint.js';
+import { failpoint } from '@longhaul/config/failpoint';
 import { defineHandler, vmOf } from '../handler.js';
 import { requireAbility } from './abilities.js';
 import { notePower } from './epoch.js';

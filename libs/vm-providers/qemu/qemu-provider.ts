@@ -30,6 +30,7 @@ import {
   listVms,
   readRecord,
   removeDurably,
+  removeRemains,
   removeVm,
   vmFiles,
   vmNotFound,
@@ -94,6 +95,7 @@ export class QemuProvider extends VmProvider {
     checkSpec(spec);
     const files = vmFiles(this.options.home, spec.id);
     if (!(await readRecord(files))) await this.prepare(files, spec);
+    await removeRemains(this.options.home, `.new-${spec.id}-`);
     await this.start(spec.id);
   }
 
@@ -186,8 +188,8 @@ export class QemuProvider extends VmProvider {
     const { files, record } = await this.find(id);
     if (record.reinstallation !== token) {
       const spec = { ...record.spec, image };
-      const fresh = await this.images.ensure(image);
       await removeOtherDisks(files, record);
+      const fresh = await this.images.ensure(image);
       const disk = join(files.directory, `disk-${randomUUID().slice(0, 8)}.qcow2`);
       const replaced = await makeDisk(files, this.diskOptions(disk, fresh, spec));
       await this.stop(id);
@@ -283,14 +285,11 @@ export class QemuProvider extends VmProvider {
     try {
       await writeRecord(work, await makeDisk(work, this.diskOptions(work.disk, image, spec)));
       await linkMemory(work, image, spec);
+      await rename(work.directory, files.directory);
     } catch (error) {
-      await rm(work.directory, { recursive: true });
-      throw error;
-    }
-    await rename(work.directory, files.directory).catch(async (error: NodeJS.ErrnoException) => {
-      // The same call, in another worker, was faster.
+      await rm(work.directory, { recursive: true, force: true });
+      // Unless the same call, in another worker, was faster.
       if (!(await readRecord(files))) throw error;
-      await rm(work.directory, { recursive: true });
-    });
+    }
   }
 }

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { VmSpec } from '../provider.js';
 import { asUser, run } from './programs.js';
@@ -45,7 +44,8 @@ export interface SeedOptions {
 
 /** The disk from which cloud-init (its source "NoCloud") learns at the first boot who it is and what to do. */
 export async function makeSeed(path: string, { spec, agent, user }: SeedOptions): Promise<void> {
-  const work = await mkdtemp(join(tmpdir(), 'longhaul-seed-'));
+  // Beside the disk, where it goes with what else a crash leaves.
+  const work = await mkdtemp(`${path}.`);
   try {
     // Another one for each disk: cloud-init does its work once for each.
     const metaData = { 'instance-id': randomUUID(), 'local-hostname': spec.hostname };

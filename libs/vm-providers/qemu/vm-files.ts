@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import type { VmSpec } from '../provider.js';
 
@@ -104,10 +105,16 @@ export const listVms = async (home: string) => (await namesOfVms(home)).filter(i
 export async function removeVm(home: string, { id, directory, locks }: VmFiles): Promise<void> {
   const vms = join(home, 'vms');
   if (await exists(directory)) await rename(directory, join(vms, `.gone-${id}-${randomUUID()}`));
-  for (const name of await namesOfVms(home)) {
-    if (name.includes(id)) await rm(join(vms, name), { recursive: true, force: true });
-  }
+  failpoint('moved-away');
+  await removeRemains(home, id);
   await rm(locks, { recursive: true, force: true });
+}
+
+/** Removes what crashes have left of VMs that were being made or removed: folders with `part` in their name. */
+export async function removeRemains(home: string, part: string): Promise<void> {
+  for (const name of await namesOfVms(home)) {
+    if (name.includes(part)) await rm(join(home, 'vms', name), { recursive: true, force: true });
+  }
 }
 
 /** Of VMs, and of those that are being made or removed. */
