@@ -177,8 +177,9 @@ it('shutdown, resize_vm and start do what they say', async () => {
 });
 
 it('delete_vm leaves nothing', async () => {
-  // The sockets and files of a VM that runs, and of nothing that was cut off.
-  expect(filesOfVm().sort()).toEqual([
+  // The sockets and files of a VM that runs, and of nothing that was cut off. Where it has reached the API, there is more.
+  const files = filesOfVm().filter((name) => !name.startsWith('gateway-'));
+  expect(files.sort()).toEqual([
     ...['agent-0.sock', 'agent.sock', expect.stringMatching(/^disk-\w+\.qcow2$/), 'process.lock'],
     ...['qmp-0.sock', 'qmp-1.sock', 'running', 'vm.json'],
   ]);
