@@ -104,7 +104,8 @@ export abstract class VmProvider {
    * `token` names this one reinstallation (the job's id, at most 100 characters): repeated with the token of the last
    * one that was completed, it only starts the VM, and what was written since stays. A failure before the new disk is
    * complete leaves the VM switched off, with its old disk. Errors: `image_not_found`; `invalid_arguments` when the
-   * disk is too small for the image; `unavailable` when the image cannot be fetched.
+   * disk is too small for the image; `unavailable` when the image cannot be fetched; `guest_unreachable` when the new disk is
+   * there and its guest does not answer.
    */
   abstract reinstall(id: string, image: string, token: string): Promise<void>;
 

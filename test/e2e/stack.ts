@@ -1,4 +1,4 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
@@ -18,6 +18,7 @@ import {
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { TEST_SECRETS_KEYS, makeUser, makeVm, testDatabase, type TestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
 
 export const IMAGES = process.env.TEST_IMAGES ?? '/var/lib/longhaul/images';
 export const SYSTEM_USER = process.getuid?.() === 0 ? 'longhaul' : undefined;
@@ -43,9 +44,11 @@ export class Stack {
     readonly token: string,
     readonly caller: Caller,
     readonly provider: QemuProvider,
+    private readonly imageCatalog = '',
   ) {}
 
-  static async start(options: { redis?: boolean } = {}): Promise<Stack> {
+  /** `imageCatalog`: file with images of the spec's own. */
+  static async start(options: { redis?: boolean; imageCatalog?: string } = {}): Promise<Stack> {
     const database = await testDatabase();
     const queueUrl = options.redis ? process.env.TEST_REDIS_URL! : database.url;
     // Short, as sockets live below it; and open to the user that QEMU runs as.
@@ -62,7 +65,8 @@ export class Stack {
       accelerator: 'auto',
       runAsUser: SYSTEM_USER,
     });
-    const stack = new Stack(database, home, queueUrl, jobs, delivery, token, caller, provider);
+    const { imageCatalog } = options;
+    const stack = new Stack(database, home, queueUrl, jobs, delivery, token, caller, provider, imageCatalog);
     await stack.startApi();
     return stack;
   }
@@ -100,6 +104,7 @@ export class Stack {
         SECRETS_KEYS: TEST_SECRETS_KEYS,
         QUEUE_URL: this.queueUrl,
         LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
+        ...(this.imageCatalog && { IMAGE_CATALOG: this.imageCatalog }),
         ...env,
       },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
@@ -271,6 +276,29 @@ export async function readToEnd(
     if (stdoutOffset + stderrOffset === before)
       await call('wait_for_job', { job_id: commandId, timeout_seconds: 1 });
   }
+}
+
+/** A job's end as wait_for_job tells it first, which is where a password is told. */
+export async function endOf(
+  call: Call,
+  { job_id: jobId, ...answer }: Answer,
+  withinMs = 300_000,
+): Promise<Answer> {
+  if (!jobId) throw new Error(JSON.stringify(answer));
+  return eventually(
+    async () => {
+      const job = await call('wait_for_job', { job_id: jobId, timeout_seconds: 20 });
+      return job.status !== 'queued' && job.status !== 'running' && job;
+    },
+    { withinMs },
+  );
+}
+
+/** Whether a guest with this line in its /etc/shadow lets somebody in by the password. */
+export function isHashOf(hash: string, password: unknown): boolean {
+  const program = 'print crypt($ARGV[0], $ARGV[1])';
+  const made = execFileSync('perl', ['-e', program, String(password), hash], { encoding: 'utf8' });
+  return hash.startsWith('$') && made === hash;
 }
 
 export const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex');

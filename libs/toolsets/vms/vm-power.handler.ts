@@ -53,7 +53,7 @@ export const vmPowerHandler = defineHandler({
 /** Of the boot that a reset will end: what booted by itself has none yet. The row's, where the guest does not answer. */
 async function epochOf(db: Database, vm: Vm, provider: VmProvider): Promise<string | null> {
   try {
-    return await provider.guest(vm.id).session((session) => currentEpoch(db, vm.id, session));
+    return await provider.guest(vm.id).session((session) => currentEpoch(db, vm.id, provider, session));
   } catch (error) {
     if (error instanceof AppError) return vm.epoch;
     throw error;

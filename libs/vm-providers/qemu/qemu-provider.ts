@@ -50,7 +50,7 @@ export interface QemuOptions {
   accelerator: 'auto' | Accelerator;
   /** The user that QEMU runs as when we are root. */
   runAsUser?: string;
-  /** How long a guest may take from power-on to its first answer, milliseconds. Default 180 s. */
+  /** How long a guest may take from power-on to its first answer, milliseconds. Default 180 s, with cloud-init 480 s. */
   bootTimeoutMs?: number;
   /**
    * The one server that guests reach, as `http://10.0.2.100`: an http or https URL without path, by default none. For
@@ -61,7 +61,8 @@ export interface QemuOptions {
   bridge?: Omit<BridgeOptions, 'home' | 'user'>;
 }
 
-/** The first boot of a cloud image, in which cloud-init works and restarts things. */
+const BOOT_MS = 180_000;
+/** cloud-init works in every boot, most in the first, and may wait for a network. */
 const CLOUD_BOOT_MS = 480_000;
 
 /** VMs as QEMU processes of this host, which outlive ours and are found again by their uuid. */
@@ -71,7 +72,6 @@ export class QemuProvider extends VmProvider {
   readonly guestApiUrl?: string;
   private readonly images: ImageCache;
   private readonly network?: BridgeNetwork;
-  private readonly bootMs: number;
 
   constructor(private readonly options: QemuOptions) {
     super();
@@ -83,7 +83,6 @@ export class QemuProvider extends VmProvider {
       socatAddress(options.guestGateway);
       this.guestApiUrl = GATEWAY_URL;
     }
-    this.bootMs = options.bootTimeoutMs ?? 180_000;
   }
 
   /** Makes an image ready where it is not; `create` and `reinstall` do so too, but silently. */
@@ -121,9 +120,7 @@ export class QemuProvider extends VmProvider {
       if (!hasDisk) await matchDiskSize(files, record);
     }
     const isClockStale = await exists(files.clockStale);
-    const isFirstOfCloud = Boolean(record.seed) && !record.personalised;
-    const bootMs = isFirstOfCloud ? Math.max(this.bootMs, CLOUD_BOOT_MS) : this.bootMs;
-    await waitForAgent(files, this.guest(id), bootMs, async (session) => {
+    await waitForAgent(files, this.guest(id), this.bootMs(record), async (session) => {
       if (!record.personalised && !record.seed) await personalise(session, record);
       else if (isClockStale) await setClock(session);
       await this.greet(id, session);
@@ -154,12 +151,12 @@ export class QemuProvider extends VmProvider {
   }
 
   async reset(id: string): Promise<void> {
-    const { files } = await this.find(id);
+    const { files, record } = await this.find(id);
     const state = await runState(files);
     if (state === undefined) throw blocked(id, 'does not run', 'Start it instead.');
     await withQmp(files, pressReset);
     if (state !== 'running') await letRun(files);
-    await waitForAgent(files, this.guest(id), this.bootMs, (session) => this.greet(id, session));
+    await waitForAgent(files, this.guest(id), this.bootMs(record), (session) => this.greet(id, session));
   }
 
   async suspend(id: string): Promise<void> {
@@ -269,6 +266,10 @@ export class QemuProvider extends VmProvider {
     const record = await readRecord(files);
     if (!record) throw vmNotFound(id);
     return { files: { ...files, disk: join(files.directory, record.disk) }, record };
+  }
+
+  private bootMs({ seed }: VmRecord): number {
+    return this.options.bootTimeoutMs ?? (seed ? CLOUD_BOOT_MS : BOOT_MS);
   }
 
   private diskOptions(disk: string, image: Image, spec: VmSpec): DiskOptions {

@@ -7,10 +7,11 @@ import { asUser, run } from './programs.js';
 const AGENT = '/usr/local/lib/longhaul';
 const PORT = '/dev/virtio-ports/org.qemu.guest_agent.0';
 
-/** KillMode: what was started through the agent outlives it. */
+/** KillMode: what was started through the agent outlives it. After: once the agent answers, the power button is heard, too. */
 const UNIT = `[Unit]
 Description=Guest agent that Longhaul works through
 ConditionPathExists=${PORT}
+After=systemd-logind.service
 [Service]
 ExecStart=${AGENT}/ld.so --library-path ${AGENT} ${AGENT}/qemu-ga --method=virtio-serial --path=${PORT} --statedir=/run
 Environment=HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -51,7 +52,6 @@ export async function makeSeed(path: string, { spec, agent, user }: SeedOptions)
     const metaData = { 'instance-id': randomUUID(), 'local-hostname': spec.hostname };
     const userData = {
       hostname: spec.hostname,
-      preserve_hostname: false,
       ssh_pwauth: false,
       write_files: [{ path: '/etc/systemd/system/longhaul-agent.service', content: UNIT }],
       runcmd: [['sh', '-c', INSTALL]],
