@@ -18,7 +18,7 @@ const BELOW = {
   // What reaches machines sees neither database, queue nor MCP.
   guest: ['errors', 'telemetry'],
   images: ['errors'],
-  'vm-providers': ['errors', 'guest', 'images'],
+  'vm-providers': ['errors', 'config', 'guest', 'images'],
   mcp: [
     'errors',
     'config',
@@ -65,7 +65,7 @@ function refuse(files, patterns) {
   return { files, rules: { 'no-restricted-imports': ['error', { patterns }] } };
 }
 
-const SPECS = ['**/*.spec.ts', '**/*.int-spec.ts', '**/*.e2e-spec.ts', '**/*.contract.ts'];
+const SPECS = ['**/*.spec.ts', '**/*.int-spec.ts', '**/*.e2e-spec.ts', '**/*.hand-spec.ts', '**/*.contract.ts'];
 
 export default tseslint.config(
   { ignores: ['dist/', 'node_modules/', 'libs/persistence/generated/', '.longhaul/', 'coverage/'] },

@@ -137,6 +137,24 @@ it('adds, changes and removes members, and keeps an owner', async () => {
   expect(await audited('cli project remove-member')).toMatchObject({ arguments: { email: other.email } });
 });
 
+it('quotas of a project are shown with what is used, and changed one by one', async () => {
+  const { caller } = await makeUser(test.db);
+  const project = `project-${caller.userId}`;
+  await makeVm(test.db, caller);
+  expect(await ok(`project quota ${project}`)).toMatch(
+    /^vms +1 of 20\ncpus +\d+ of 64\n(.*\n){2}jobs +0 of 1000\n$/,
+  );
+  const said = await ok(`project quota ${project} --vms 3 --cpus 4 --memory-mb 5 --disk-gb 6 --jobs 7`);
+  expect(said.match(/of \d+$/gm)).toEqual(['of 3', 'of 4', 'of 5', 'of 6', 'of 7']);
+  expect(await ok(`project quota ${project} --jobs 0`)).toMatch(/^vms +1 of 3\n(.*\n)*jobs +0 of 0\n$/);
+  expect(await audited('cli project quota')).toMatchObject({ arguments: { name: project, liveJobLimit: 0 } });
+  for (const wrong of ['--vms 1.5', '--cpus 1e3', '--memory-mb 9999999999', '--disk-gb=-1', '--jobs 100001'])
+    expect((await longhaul(`project quota ${project} ${wrong}`)).err).toMatch(
+      /takes a whole number from 0 to/,
+    );
+  expect((await longhaul('project quota nobody')).err).toMatch(/no project nobody/);
+});
+
 it('switches off and on, says why, and cancels', async () => {
   expect((await longhaul('switch exec off')).err).toMatch(/--reason/);
   expect((await longhaul('switch mcp off --reason x --cancel')).err).toMatch(/--cancel goes with/);

@@ -36,6 +36,11 @@ const OPTIONS = {
   ssh: { type: 'string' },
   key: { type: 'string' },
   'host-key': { type: 'string' },
+  vms: { type: 'string' },
+  cpus: { type: 'string' },
+  'memory-mb': { type: 'string' },
+  'disk-gb': { type: 'string' },
+  jobs: { type: 'string' },
 } as const;
 
 export type Options = ReturnType<typeof parse>['values'];

@@ -1,9 +1,18 @@
-import { lockMembers, setMember } from '@longhaul/access';
+import { lockMembers, projectLimits, setMember, usedOf, type ProjectLimits } from '@longhaul/access';
 import { ProjectRole } from '@longhaul/persistence';
-import type { Command } from './commands.js';
+import type { Command, Options } from './commands.js';
 import type { Context } from './context.js';
 import { UsageError } from './usage.js';
 import { userOf } from './user-commands.js';
+
+/** Options of `project quota`, and the limit that each of them is about. */
+const QUOTAS = [
+  ['vms', 'vmLimit'],
+  ['cpus', 'cpuLimit'],
+  ['memory-mb', 'memoryLimitMb'],
+  ['disk-gb', 'diskLimitGb'],
+  ['jobs', 'liveJobLimit'],
+] as const;
 
 export const projectCommands: Record<string, Command> = {
   'project list': {
@@ -34,6 +43,24 @@ export const projectCommands: Record<string, Command> = {
     },
   },
 
+  'project quota': {
+    args: ['NAME'],
+    options: QUOTAS.map(([option]) => option),
+    async run(context, [name], options) {
+      let project = await projectOf(context, name!);
+      const limits = limitsIn(options);
+      if (Object.keys(limits).length > 0) {
+        const change = { where: { id: project.id }, data: limits };
+        project = await context.change('project quota', { name, ...limits }, (tx) =>
+          tx.project.update(change),
+        );
+      }
+      const used = await usedOf(project.id, context.db);
+      for (const [option, limit] of QUOTAS)
+        console.log(`${option.padEnd(10)}  ${used[limit]} of ${project[limit]}`);
+    },
+  },
+
   'project add-member': {
     args: ['NAME', 'EMAIL'],
     options: ['role'],
@@ -59,6 +86,20 @@ export const projectCommands: Record<string, Command> = {
     },
   },
 };
+
+function limitsIn(options: Options): Partial<ProjectLimits> {
+  const limits: Partial<ProjectLimits> = {};
+  for (const [option, limit] of QUOTAS) {
+    const text = options[option];
+    if (text === undefined) continue;
+    const schema = projectLimits.shape[limit];
+    const { data } = schema.safeParse(/^\d{1,10}$/.test(text) ? Number(text) : undefined);
+    if (data === undefined)
+      throw new UsageError(`--${option} takes a whole number from 0 to ${schema.maxValue}, not ${text}.`);
+    limits[limit] = data;
+  }
+  return limits;
+}
 
 async function put(
   context: Context,

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Caller } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
-import { AgentChannel, type GuestChannel } from '@longhaul/guest';
+import { AgentChannel, readEpoch, type GuestChannel } from '@longhaul/guest';
 import type { Vm } from '@longhaul/persistence';
 import { setLogLevel } from '@longhaul/telemetry';
-import { notePower } from '@longhaul/toolsets/vms/epoch';
+import { currentEpoch, notePower } from '@longhaul/toolsets/vms/epoch';
 import { observedOf, type Observed } from '@longhaul/toolsets/vms/observed';
 import type { VmAbility, VmAddress, VmObservation, VmProvider } from '@longhaul/vm-providers';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
@@ -18,7 +18,7 @@ import {
 import { Observer } from './observer.js';
 
 /** What an observer needs of a provider, told by the test; the guest is a real agent. */
-type Looked = Pick<VmProvider, 'abilities' | 'observe' | 'addresses' | 'guest'>;
+type Looked = Pick<VmProvider, 'abilities' | 'observe' | 'addresses' | 'greet' | 'guest'>;
 
 const ADDRESS: VmAddress = { family: 4, address: '192.0.2.7', kind: 'direct' };
 
@@ -47,6 +47,7 @@ const looked = (more: Partial<Looked> = {}): Looked => ({
   abilities: new Set<VmAbility>(['suspend', 'power']),
   observe: async () => ({ power }),
   addresses: async () => [ADDRESS],
+  greet: async () => {},
   guest: () => agent.channel,
   ...more,
 });
@@ -66,6 +67,29 @@ async function until(of: Observer, fits: (vm: Vm, seen: Observed) => boolean): P
 }
 
 const withAgent = namespaceAgentLacks({}) ? it.skip : it;
+
+withAgent(
+  'greets a guest that has booted by itself, and names the boot; not one that had no epoch',
+  async () => {
+    let greeted = 0;
+    const provider = looked({ greet: async () => void greeted++ });
+    const of = observer(provider);
+    const answers = () => until(of, (_vm, { agent }) => agent === 'answers');
+    const inGuest = () => agent.channel.session(readEpoch);
+    await answers();
+    expect([await inGuest(), greeted]).toEqual([undefined, 0]);
+    const epoch = await agent.channel.session((session) => currentEpoch(test.db, vm.id, provider, session));
+    await answers();
+    expect([await inGuest(), (await row()).epoch, greeted]).toEqual([epoch, epoch, 1]);
+    // What a boot does to /run.
+    await agent.channel.session((session) =>
+      session.run({ path: 'rm', args: ['/run/longhaul/epoch'] }, 10_000),
+    );
+    await until(of, (now) => now.epoch !== epoch);
+    await eventually(inGuest);
+    expect([await inGuest(), greeted]).toEqual([(await row()).epoch, 2]);
+  },
+);
 
 withAgent(
   'notes power, abilities, addresses, the guest, and how full its disk is, each with its age',

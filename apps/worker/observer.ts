@@ -44,7 +44,10 @@ export class Observer {
     }
     for (const vm of await this.due(this.inside, INSIDE_DUE)) {
       this.look(this.inside, vm, async () => {
-        this.seenInside.set(vm.id, { id: vm.id, patch: await lookInside(vm, this.providers.of(vm)) });
+        this.seenInside.set(vm.id, {
+          id: vm.id,
+          patch: await lookInside(this.db, vm, this.providers.of(vm)),
+        });
       });
     }
   }

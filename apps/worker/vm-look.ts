@@ -1,6 +1,7 @@
 import { AppError } from '@longhaul/errors';
-import type { GuestChannel, GuestSession } from '@longhaul/guest';
-import type { Vm } from '@longhaul/persistence';
+import { readEpoch, type GuestSession } from '@longhaul/guest';
+import type { Database, Vm } from '@longhaul/persistence';
+import { currentEpoch } from '@longhaul/toolsets/vms/epoch';
 import { observedOf, type Observed } from '@longhaul/toolsets/vms/observed';
 import type { VmProvider } from '@longhaul/vm-providers';
 
@@ -28,25 +29,33 @@ export async function lookAtPower(vm: Pick<Vm, 'id'>, provider: VmProvider): Pro
 
 /**
  * What a running VM shows of itself: addresses, whether its agent answers, now and then how full its disk is. A guest that
- * somebody else talks to is left in peace: then this throws `unavailable`.
+ * has rebooted by itself gets a new epoch, and is told what it lost. One that somebody else talks to is left in peace: then
+ * this throws `unavailable`.
  */
 export async function lookInside(
-  vm: Pick<Vm, 'id' | 'observed'>,
+  db: Database,
+  vm: Pick<Vm, 'id' | 'epoch' | 'observed'>,
   provider: VmProvider,
 ): Promise<Partial<Observed>> {
-  const before = observedOf(vm);
-  const diskDue = Date.now() - Date.parse(before.disk_seen_at ?? '1970-01-01') > DISK_MS;
-  const agent = await askAgent(provider.guest(vm.id), diskDue);
+  const agent = await askAgent(db, vm, provider);
   return { ...agent, addresses: await provider.addresses(vm.id) };
 }
 
-async function askAgent(guest: GuestChannel, diskDue: boolean): Promise<Partial<Observed>> {
+async function askAgent(
+  db: Database,
+  vm: Pick<Vm, 'id' | 'epoch' | 'observed'>,
+  provider: VmProvider,
+): Promise<Partial<Observed>> {
+  const diskDue = Date.now() - Date.parse(observedOf(vm).disk_seen_at ?? '1970-01-01') > DISK_MS;
   let answered = false;
   try {
-    const disk = await guest.session(
+    const disk = await provider.guest(vm.id).session(
       async (session) => {
         await session.ping();
         answered = true;
+        // Without an epoch on its row, nothing of ours was ever in this guest.
+        if (vm.epoch && (await readEpoch(session)) !== vm.epoch)
+          await currentEpoch(db, vm.id, provider, session);
         return diskDue ? await readDisk(session) : {};
       },
       { waitMs: 0, holdMs: HOLD_MS },

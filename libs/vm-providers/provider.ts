@@ -1,4 +1,4 @@
-import type { GuestChannel } from '@longhaul/guest';
+import type { GuestChannel, GuestSession } from '@longhaul/guest';
 
 /** What a VM is made of. `id` is a UUID in lower case; sizes are whole numbers in the unit of their name. */
 export interface VmSpec {
@@ -107,7 +107,8 @@ export abstract class VmProvider {
    * `token` names this one reinstallation (the job's id, at most 100 characters): repeated with the token of the last
    * one that was completed, it only starts the VM, and what was written since stays. A failure before the new disk is
    * complete leaves the VM switched off, with its old disk. Errors: `image_not_found`; `invalid_arguments` when the
-   * disk is too small for the image; `unavailable` when the image cannot be fetched.
+   * disk is too small for the image; `unavailable` when the image cannot be fetched; `guest_unreachable` when the new disk is
+   * there and its guest does not answer.
    */
   abstract reinstall(id: string, image: string, token: string): Promise<void>;
 
@@ -134,6 +135,12 @@ export abstract class VmProvider {
 
   /** Ids of all VMs of this provider on this host. */
   abstract list(): Promise<string[]>;
+
+  /**
+   * Tells a guest that has booted what it cannot know: its address, say. `create`, `start` and `reset` have done so; it is for
+   * a guest that rebooted by itself. Repeatable.
+   */
+  async greet(_id: string, _guest: GuestSession): Promise<void> {}
 
   /** The way into a VM. Does not check that the VM exists: its sessions fail with `guest_unreachable`. */
   abstract guest(id: string): GuestChannel;

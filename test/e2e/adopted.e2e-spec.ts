@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { newId } from '@longhaul/persistence';
 import { fingerprintOf } from '../../libs/guest/ssh/target.js';
+import { withQmp } from '../../libs/vm-providers/qemu/qmp.js';
 import { eventually } from '../support/eventually.js';
 import { namespaceSshdLacks, startNamespaceSshd, type NamespaceSshd } from '../support/namespace-sshd.js';
 import { IMAGES, Stack, readToEnd, type Call } from './stack.js';
@@ -106,7 +107,8 @@ ssh('a machine by SSH', () => {
 describe('a VM of somebody else’s QEMU', () => {
   let directory: string;
   let qemu: ChildProcess;
-  const [qmp, agent] = ['qmp.sock', 'agent.sock'];
+  const uuid = newId();
+  const [qmp, agent, owners] = ['qmp.sock', 'agent.sock', 'owners.sock'];
 
   const boot = () => {
     const folder = readdirSync(IMAGES)
@@ -122,7 +124,7 @@ describe('a VM of somebody else’s QEMU', () => {
     qemu = spawn(
       'qemu-system-x86_64',
       [
-        ...['-uuid', newId(), '-m', '512', '-accel', 'tcg', '-nodefaults', '-display', 'none'],
+        ...['-uuid', uuid, '-m', '512', '-accel', 'tcg', '-nodefaults', '-display', 'none'],
         ...['-kernel', join(folder, 'vmlinuz'), '-initrd', join(folder, 'initrd')],
         ...[
           '-append',
@@ -136,10 +138,19 @@ describe('a VM of somebody else’s QEMU', () => {
         ...['-device', 'virtserialport,chardev=ga,name=org.qemu.guest_agent.0'],
         ...['-nic', 'user,model=virtio-net-pci,restrict=on'],
         ...[...socket('monitor', qmp), '-mon', 'chardev=monitor,mode=control'],
+        ...[...socket('second', owners), '-mon', 'chardev=second,mode=control', '-no-shutdown'],
       ],
       { stdio: ['ignore', 'ignore', 'inherit'] },
     );
   };
+
+  /** What the owner of the machine does to it. */
+  const tell = (command: string, args?: Record<string, unknown>) =>
+    withQmp({ id: uuid, qmp: [join(directory, owners)], locks: directory }, (session) =>
+      session.execute(command, args),
+    );
+  const isShown = (powerState: string) =>
+    eventually(async () => (await vmNamed('foreign')).powerState === powerState, { withinMs: 60_000 });
 
   beforeAll(() => {
     directory = mkdtempSync(join(tmpdir(), 'lh-adopt-'));
@@ -154,7 +165,7 @@ describe('a VM of somebody else’s QEMU', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('is adopted, runs commands, is reset and stopped, and cannot be started by us', async () => {
+  it('is adopted, runs commands, obeys while its process is there, and cannot be started by us afterwards', async () => {
     const sockets = ['--qmp', join(directory, qmp), '--agent', join(directory, agent)];
     expect((await adopt('foreign', '--qmp', '/no/such', '--agent', '/no/such')).err).toMatch(
       /does not answer on \/no\/such/,
@@ -169,15 +180,39 @@ describe('a VM of somebody else’s QEMU', () => {
     const bootId = 'cat /proc/sys/kernel/random/boot_id';
     const first = await runCommand(vm.id, bootId);
     expect(first.status).toBe('succeeded');
-    await stack.power(vm, 'reset');
-    expect((await runCommand(vm.id, bootId)).text).not.toBe(first.text);
 
+    // Its owner halts it: it is shown, it is not asked to power off in vain, and it goes on where it was.
+    await tell('stop');
+    await isShown('paused');
+    await expect(stack.power(vm, 'shutdown')).rejects.toThrow(/vm_state_blocked.*is paused/s);
+    await stack.power(vm, 'start');
+    expect(await vmNamed('foreign')).toMatchObject({ powerState: 'running' });
+    expect((await runCommand(vm.id, bootId)).text).toBe(first.text);
+
+    await stack.power(vm, 'reset');
+    const second = (await runCommand(vm.id, bootId)).text;
+    expect(second).not.toBe(first.text);
+
+    // QEMU keeps its process with -no-shutdown; without it, the process ends with the guest.
+    await stack.power(vm, 'shutdown');
+    expect(await vmNamed('foreign')).toMatchObject({ powerState: 'stopped' });
+    expect(qemu.exitCode).toBeNull();
+    await stack.power(vm, 'start');
+    expect((await runCommand(vm.id, bootId)).text).not.toBe(second);
+    await tell('set-action', { shutdown: 'poweroff' });
+    const off = once(qemu, 'exit');
+    await stack.power(vm, 'shutdown');
+    await off;
+    expect(await vmNamed('foreign')).toMatchObject({ powerState: 'stopped' });
+    await expect(stack.power(vm, 'start')).rejects.toThrow(/vm_state_blocked.*start it as it was before/s);
+
+    boot();
+    await isShown('running');
     const ended = once(qemu, 'exit');
     await stack.power(vm, 'stop');
     await ended;
     expect(await vmNamed('foreign')).toMatchObject({ powerState: 'stopped' });
-    await expect(stack.power(vm, 'start')).rejects.toThrow(/vm_state_blocked.*start it as it was before/s);
 
     expect((await longhaul('vm', 'forget', vm.id)).code).toBe(0);
-  }, 600_000);
+  }, 900_000);
 });

@@ -1,15 +1,15 @@
-import { randomBytes, createHash } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createToken } from '@longhaul/access';
 import { newId, type Vm } from '@longhaul/persistence';
-import { utils } from 'ssh2';
+import { Client, utils } from 'ssh2';
 import { fingerprintOf } from '../../libs/guest/ssh/target.js';
 import { withQmp } from '../../libs/vm-providers/qemu/qmp.js';
 import { vmFiles } from '../../libs/vm-providers/qemu/vm-files.js';
 import { eventually } from '../support/eventually.js';
-import { Stack, type Answer, type Call } from './stack.js';
+import { Stack, readToEnd, sha256, type Call } from './stack.js';
 
 // Every code and status of the tools for one VM, provoked for real: by its guest agent, and as a machine by SSH.
 
@@ -20,6 +20,7 @@ let call: Call;
 let made: Vm;
 /** The same machine, as an operator has adopted it. */
 let adopted: Vm;
+let sshPort: number;
 
 beforeAll(async () => {
   stack = await Stack.start();
@@ -39,15 +40,29 @@ async function adoptBySsh(): Promise<Vm> {
   const forward = { 'command-line': 'hostfwd_add net0 tcp:127.0.0.1:0-:22' };
   await withQmp(vmFiles(stack.home, made.id), (qmp) => qmp.execute('human-monitor-command', forward));
   const ports = (await stack.provider.addresses(made.id)).flatMap((address) => address.ports ?? []);
-  const { host: port } = ports.find(({ guest }) => guest === 22)!;
+  sshPort = ports.find(({ guest }) => guest === 22)!.host;
   const file = join(stack.home, 'key');
   writeFileSync(file, key.private, { mode: 0o600 });
   const pin = fingerprintOf(Buffer.from(hostKey.split(' ')[1]!, 'base64'));
-  const options = ['--ssh', `root@127.0.0.1:${port}`, '--host-key', pin, '--key', file];
+  const options = ['--ssh', `root@127.0.0.1:${sshPort}`, '--host-key', pin, '--key', file];
   const { err } = await stack.adopt('by-ssh', ...options);
   expect(err).toBe('');
   return stack.database.db.vm.findFirstOrThrow({ where: { hostname: 'by-ssh' } });
 }
+
+/** Past Longhaul, for which commands of the adopted machine would make a new boot of the other. */
+const byHand = (command: string) =>
+  new Promise<void>((resolve, reject) => {
+    const client = new Client().on('error', reject).on('close', resolve);
+    client.on('ready', () =>
+      client.exec(command, (error, stream) => {
+        if (error) return reject(error);
+        stream.on('close', () => client.end()).resume();
+      }),
+    );
+    const privateKey = readFileSync(join(stack.home, 'key'));
+    client.connect({ host: '127.0.0.1', port: sshPort, username: 'root', privateKey });
+  });
 
 async function inGuest(vm: Vm, command: string): Promise<string> {
   const answer = await call('exec_vm_command', { vm_id: vm.id, command, timeout_seconds: 60 });
@@ -55,19 +70,7 @@ async function inGuest(vm: Vm, command: string): Promise<string> {
   return String(answer.stdout).trim();
 }
 
-async function announce(vm: Vm, bytes: Buffer): Promise<Answer> {
-  const sha256 = createHash('sha256').update(bytes).digest('hex');
-  const what = { filename: 'blob', size_bytes: bytes.length, sha256, purpose: 'file' };
-  return call('create_artifact_upload', { vm_id: vm.id, ...what });
-}
-
-async function upload(vm: Vm, bytes = randomBytes(100_000)): Promise<string> {
-  const announced = await announce(vm, bytes);
-  const { pathname, search } = new URL(announced.url as string);
-  const put = { method: 'PUT', headers: announced.headers as Record<string, string>, body: bytes };
-  expect((await fetch(new URL(pathname + search, stack.url), put)).status).toBe(204);
-  return announced.artifact_id as string;
-}
+const upload = (vm: Vm, bytes = randomBytes(100_000)) => stack.upload(call, vm.id, bytes);
 
 /** How an installation ended, or what it was refused with. */
 async function install(vm: Vm, artifactId: string, path: string): Promise<unknown> {
@@ -134,7 +137,7 @@ describe.each(cases)('%s', (_way, vm) => {
 
   it('artifact_not_uploaded, artifact_not_found, artifact_sha_mismatch', async () => {
     const bytes = randomBytes(100_000);
-    const { artifact_id: pending } = await announce(vm(), bytes);
+    const { artifact_id: pending } = await stack.announce(call, vm().id, bytes);
     expect(await install(vm(), pending as string, '/srv/x')).toBe('artifact_not_uploaded');
     const other = vm() === made ? adopted : made;
     const id = await upload(vm(), bytes);
@@ -172,15 +175,67 @@ describe.each(cases)('%s', (_way, vm) => {
   });
 });
 
+/** What the guest's agent lets read, or the code of why it does not. */
+async function read(): Promise<unknown> {
+  const answer = await call('read_vm_file', { vm_id: made.id, path: '/etc/hostname' });
+  return (answer.error as { code: string } | undefined)?.code ?? answer.content;
+}
+
 it('guest_unreachable: an agent that stands still, until it is woken by SSH', async () => {
   await inGuest(made, `setsid sh -c 'sleep 3; kill -STOP $(pidof qemu-ga)' >/dev/null 2>&1 &`);
-  const read = async () => {
-    const answer = await call('read_vm_file', { vm_id: made.id, path: '/etc/hostname' });
-    return (answer.error as { code: string } | undefined)?.code ?? answer.content;
-  };
   await eventually(async () => (await read()) === 'guest_unreachable', LONG);
   await inGuest(adopted, 'kill -CONT $(pidof qemu-ga)');
   await eventually(async () => (await read()) === `${made.hostname}\n`, LONG);
+});
+
+describe('an agent that is killed', () => {
+  const seen = (agent: string) =>
+    eventually(async () => {
+      const vm = await call('get_vm', { vm_id: made.id });
+      return vm.guest_agent === agent && vm;
+    }, LONG);
+  const KILL = 'kill -KILL $(pidof qemu-ga)';
+
+  it('under exec_vm_command, and started again by init: the answer is whole', async () => {
+    const args = { vm_id: made.id, command: `echo one; ${KILL}; echo two; exit 5`, timeout_seconds: 60 };
+    expect(await call('exec_vm_command', args)).toMatchObject({
+      status: 'failed',
+      exit_code: 5,
+      stdout: 'one\ntwo\n',
+    });
+  });
+
+  it('under start_vm_command, and away: silent, and since when; nothing of the log is missing once it is back', async () => {
+    await inGuest(made, "sed -i '2i while [ -e /run/no-agent ]; do sleep 0.2; done' /etc/longhaul/agent");
+    const { guest_agent_seen_at: answeredAt } = await seen('answers');
+    const print = 'n=0; until [ -e /run/enough ]; do n=$((n + 1)); echo $n; sleep 0.05; done';
+    const id = await startCommand(made, `touch /run/no-agent; ${KILL}; ${print}; touch /run/over; exit 6`);
+    const silent = await seen('silent');
+    expect(silent.power_state).toBe('running');
+    expect(Date.parse(silent.guest_agent_seen_at as string)).toBeGreaterThanOrEqual(
+      Date.parse(answeredAt as string),
+    );
+    expect(await read()).toBe('guest_unreachable');
+    expect(await call('read_vm_command_logs', { command_id: id })).toMatchObject({ status: 'running' });
+    // It ends while nobody can see that.
+    await byHand('touch /run/enough; until [ -e /run/over ]; do sleep 0.1; done; rm /run/no-agent');
+    const { stdout, status } = await readToEnd(call, id);
+    expect(status).toBe('failed');
+    expect(await stack.job(id)).toMatchObject({ attempt: 1, result: { exit_code: 6 } });
+    const lines = stdout.toString().trim().split('\n');
+    expect(lines.length).toBeGreaterThan(1);
+    expect(lines).toEqual(lines.map((_, index) => String(index + 1)));
+    await seen('answers');
+  });
+
+  it('under install_artifact: the file is whole', async () => {
+    const once = `until ls /srv/.longhaul-install.*; do sleep 0.05; done; ${KILL} && touch /run/killed`;
+    await inGuest(made, `setsid sh -c '${once}' >/dev/null 2>&1 &`);
+    const bytes = randomBytes(20_000_000);
+    expect(await install(made, await upload(made, bytes), '/srv/large')).toBe('succeeded');
+    const left = 'ls /run/killed; sha256sum </srv/large; ls -A /srv | grep -c longhaul || true';
+    expect(await inGuest(made, left)).toBe(`/run/killed\n${sha256(bytes)}  -\n0`);
+  });
 });
 
 it('unknown: what ran by SSH when the machine was reset', async () => {
@@ -203,7 +258,7 @@ it('vm_state_blocked: what a machine by SSH cannot do, and what a VM that is off
 });
 
 it('rate_limited: more files announced than anybody needs', async () => {
-  const refused = async () => (await announce(made, randomBytes(16))).code === 'rate_limited';
+  const refused = async () => (await stack.announce(call, made.id, randomBytes(16))).code === 'rate_limited';
   await eventually(refused, { ...LONG, everyMs: 0 });
 });
 

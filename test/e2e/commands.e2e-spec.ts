@@ -178,6 +178,20 @@ describe('a VM that is reset', () => {
   });
 });
 
+describe('a VM that reboots by itself', () => {
+  it('gets a new epoch, ends the command as unknown, and takes the next one', async () => {
+    const epoch = async () => (await stack.database.db.vm.findUniqueOrThrow({ where: { id: vm.id } })).epoch;
+    const before = await epoch();
+    const { command_id: id } = await start(v2, 'echo begun; reboot; sleep 1000');
+    expect(await stack.ended(id as string)).toMatchObject({
+      state: 'unknown',
+      error: { code: 'guest_rebooted' },
+    });
+    expect(await exec('echo alive')).toMatchObject({ status: 'succeeded', stdout: 'alive\n' });
+    expect(await epoch()).not.toBe(before);
+  });
+});
+
 describe('a VM that is stopped', () => {
   it('ends the command as unknown, refuses others, and runs again when started', async () => {
     const { command_id: id } = await start(v2, 'echo begun; sleep 1000');

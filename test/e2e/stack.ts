@@ -1,4 +1,4 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
@@ -19,6 +19,7 @@ import {
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { TEST_SECRETS_KEYS, makeUser, makeVm, testDatabase, type TestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
 
 export const IMAGES = process.env.TEST_IMAGES ?? '/var/lib/longhaul/images';
 export const SYSTEM_USER = process.getuid?.() === 0 ? 'longhaul' : undefined;
@@ -89,7 +90,7 @@ export class Stack {
     return api;
   }
 
-  /** `failpoint`: where the worker ends itself, see libs/toolsets/failpoint.ts. */
+  /** `failpoint`: where the worker ends itself, see libs/config/failpoint.ts. */
   async startWorker(failpoint = ''): Promise<ChildProcess> {
     const env = {
       LONGHAUL_HOME: this.home,
@@ -192,6 +193,21 @@ export class Stack {
     return this.longhaul('vm', 'adopt', ...args, '--project', `project-${this.caller.userId}`, '--exec');
   }
 
+  announce(call: Call, vmId: string, bytes: Buffer): Promise<Answer> {
+    const what = { filename: 'blob', size_bytes: bytes.length, sha256: sha256(bytes), purpose: 'file' };
+    return call('create_artifact_upload', { vm_id: vmId, ...what });
+  }
+
+  /** The artifact's id. */
+  async upload(call: Call, vmId: string, bytes: Buffer): Promise<string> {
+    const announced = await this.announce(call, vmId, bytes);
+    const { pathname, search } = new URL(announced.url as string);
+    const put = { method: 'PUT', headers: announced.headers as Record<string, string>, body: bytes };
+    const { status } = await fetch(new URL(pathname + search, this.url), put);
+    if (status !== 204) throw new Error(`upload: ${status}`);
+    return announced.artifact_id as string;
+  }
+
   async killWorkers(): Promise<void> {
     await killAll(
       [...this.processes].filter(({ spawnargs }) => spawnargs.some((arg) => arg.includes('/worker/'))),
@@ -268,6 +284,29 @@ export async function readToEnd(
     if (stdoutOffset + stderrOffset === before)
       await call('wait_for_job', { job_id: commandId, timeout_seconds: 1 });
   }
+}
+
+/** A job's end as wait_for_job tells it first, which is where a password is told. */
+export async function endOf(
+  call: Call,
+  { job_id: jobId, ...answer }: Answer,
+  withinMs = 300_000,
+): Promise<Answer> {
+  if (!jobId) throw new Error(JSON.stringify(answer));
+  return eventually(
+    async () => {
+      const job = await call('wait_for_job', { job_id: jobId, timeout_seconds: 20 });
+      return job.status !== 'queued' && job.status !== 'running' && job;
+    },
+    { withinMs },
+  );
+}
+
+/** Whether a guest with this line in its /etc/shadow lets somebody in by the password. */
+export function isHashOf(hash: string, password: unknown): boolean {
+  const program = 'print crypt($ARGV[0], $ARGV[1])';
+  const made = execFileSync('perl', ['-e', program, String(password), hash], { encoding: 'utf8' });
+  return hash.startsWith('$') && made === hash;
 }
 
 export const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex');

@@ -119,6 +119,46 @@ describe('projects', () => {
   });
 });
 
+describe('limits of a project', () => {
+  it('are shown with what is used of them, and hold from the next call on', async () => {
+    const path = `/projects/${tenant.projectId}`;
+    const vms = await test.db.vm.count({ where: { projectId: tenant.projectId } });
+    const wanted = {
+      vm_limit: vms,
+      cpu_limit: 7,
+      memory_limit_mb: 4096,
+      disk_limit_gb: 70,
+      live_job_limit: 9,
+    };
+    expect((await admin('PATCH', path, wanted)).json).toMatchObject(wanted);
+    const shown = await admin('GET', path);
+    expect(shown.json).toMatchObject({
+      ...wanted,
+      used: { vm_limit: vms, live_job_limit: expect.any(Number) },
+    });
+    const event = { tool: 'admin PATCH /admin/v1/projects/{id}', projectId: tenant.projectId, result: 'ok' };
+    expect((await test.db.auditEvent.findFirstOrThrow({ where: event })).arguments).toMatchObject(wanted);
+    await admin('PATCH', path, { customer: 'x' });
+    expect((await admin('GET', path)).json).toMatchObject(wanted);
+  });
+
+  it.each([
+    { vm_limit: -1 },
+    { cpu_limit: 1.5 },
+    { memory_limit_mb: '1' },
+    { disk_limit_gb: 2 ** 31 },
+    { live_job_limit: null },
+  ])('are not %j', async (body) => {
+    const path = `/projects/${tenant.projectId}`;
+    const before = (await admin('GET', path)).json;
+    expect((await admin('PATCH', path, body)).json).toMatchObject({
+      status: 400,
+      details: { faults: [{ at: Object.keys(body)[0] }] },
+    });
+    expect((await admin('GET', path)).json).toEqual(before);
+  });
+});
+
 describe('credentials', () => {
   it('are revoked for the next request on every replica, and once', async () => {
     const { tokenId } = tenant.caller;

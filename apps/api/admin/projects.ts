@@ -1,4 +1,4 @@
-import { lockMembers, setMember } from '@longhaul/access';
+import { lockMembers, projectLimits, setMember, usedOf } from '@longhaul/access';
 import { ConfirmationPolicy, newId } from '@longhaul/persistence';
 import { z } from 'zod';
 import {
@@ -18,12 +18,21 @@ import {
 import { member, memberInPath, memberOf, membersOf, role } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
+const { vmLimit, cpuLimit, memoryLimitMb, diskLimitGb, liveJobLimit } = projectLimits.shape;
+const limits = {
+  vm_limit: vmLimit,
+  cpu_limit: cpuLimit,
+  memory_limit_mb: memoryLimitMb,
+  disk_limit_gb: diskLimitGb,
+  live_job_limit: liveJobLimit,
+};
+
 const project = z.object({
   id: z.string(),
   name: z.string(),
   customer: z.string().nullable().describe('Billing account'),
   confirmation: z.enum(ConfirmationPolicy).describe('Whose word counts where a confirmation is asked for'),
-  live_job_limit: z.int(),
+  ...limits,
   created_at: time,
 });
 
@@ -47,14 +56,14 @@ const list = defineRoute({
 const show = defineRoute({
   method: 'GET',
   path: '/admin/v1/projects/{id}',
-  summary: 'Show a project and its members',
+  summary: 'Show a project, its members, and what it uses of its limits',
   needs: 'staff',
   params: inPath,
-  answer: project.extend({ members: z.array(member) }),
+  answer: project.extend({ used: z.object(limits), members: z.array(member) }),
   async handle({ db, params, about }) {
     const row = found(await db.project.findUnique({ where: params }));
     about({ projectId: row.id });
-    return { ...shown(row), members: await membersOf(row.id, db) };
+    return { ...shown(row), used: shown(await usedOf(row.id, db)), members: await membersOf(row.id, db) };
   },
 });
 
@@ -83,18 +92,29 @@ const create = defineRoute({
 const change = defineRoute({
   method: 'PATCH',
   path: '/admin/v1/projects/{id}',
-  summary: 'Set the customer or the confirmation policy of a project',
+  summary: 'Set the customer, the confirmation policy or the limits of a project',
   needs: 'staff',
   params: inPath,
   body: z.strictObject({
     customer: customer.optional(),
     confirmation: z.enum(ConfirmationPolicy).optional(),
+    ...z.object(limits).partial().shape,
   }),
   answer: project,
   async handle({ db, params, body, about }) {
     found(await db.project.findUnique({ where: params }));
     about({ projectId: params.id });
-    return shown(await db.project.update({ where: params, data: body }));
+    const { customer, confirmation } = body;
+    const data = {
+      customer,
+      confirmation,
+      vmLimit: body.vm_limit,
+      cpuLimit: body.cpu_limit,
+      memoryLimitMb: body.memory_limit_mb,
+      diskLimitGb: body.disk_limit_gb,
+      liveJobLimit: body.live_job_limit,
+    };
+    return shown(await db.project.update({ where: params, data }));
   },
 });
 

@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs';
 import { createConnection } from 'node:net';
+import { AppError } from '@longhaul/errors';
 import { GuestChannel, type GuestSession, type SessionOptions } from '../channel.js';
 import { withLock } from '../lock.js';
 import { metered } from '../metered.js';
@@ -25,8 +27,11 @@ export class AgentChannel extends GuestChannel {
     super();
   }
 
-  session<T>(use: (guest: GuestSession) => Promise<T>, options: SessionOptions = {}): Promise<T> {
+  async session<T>(use: (guest: GuestSession) => Promise<T>, options: SessionOptions = {}): Promise<T> {
     const { lockDirectory, evict, answerMs = 5_000 } = this.options;
+    // A VM that is gone must not get a folder for locks again.
+    if ('socketPath' in this.options && !existsSync(this.options.socketPath))
+      throw new AppError('guest_unreachable', 'The VM has no guest agent at present. Is it running?');
     return withLock({ ...options, directory: lockDirectory, name: 'agent', evict }, async (over) => {
       const connection = await this.open(answerMs, over);
       try {

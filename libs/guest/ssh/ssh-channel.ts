@@ -8,7 +8,7 @@ import type { SshTarget } from './target.js';
 export interface SshChannelOptions extends SshTarget {
   /** Folder of this machine on this host, for the lock. */
   lockDirectory: string;
-  /** For the login, milliseconds. Default 10 s. */
+  /** To accept the connection, and three times that for the login, milliseconds. Default 10 s. */
   connectMs?: number;
   /** How long to wait for each answer, milliseconds. Default 10 s. */
   answerMs?: number;

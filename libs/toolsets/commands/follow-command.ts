@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import {
   cancelCommand,
@@ -11,7 +12,6 @@ import type { LogWriter } from '@longhaul/job-log';
 import type { Outcome, Progress } from '@longhaul/jobs';
 import { isOff, type VmProvider } from '@longhaul/vm-providers';
 import { traced } from '@longhaul/telemetry';
-import { failpoint } from '../failpoint.js';
 import type { JobContext } from '../handler.js';
 import { currentEpoch } from '../vms/epoch.js';
 import { outcomeOf, outcomeUnknown } from './outcome.js';
@@ -120,7 +120,7 @@ class Follower {
   private async send(guest: GuestSession): Promise<string> {
     const { job, ref, attempts, db, cancel, logLimitBytes } = this.context;
     if (!this.dispatch.epoch) {
-      const epoch = await currentEpoch(db, this.vmId, guest);
+      const epoch = await currentEpoch(db, this.vmId, this.provider, guest);
       await attempts.intend(ref, 'dispatch', epoch);
       this.dispatch.epoch = epoch;
     }

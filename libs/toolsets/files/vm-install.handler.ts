@@ -1,5 +1,6 @@
 import { buffer } from 'node:stream/consumers';
 import { artifactNotFound, type ArtifactStore } from '@longhaul/artifacts';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import { traced } from '@longhaul/telemetry';
 import { installFile, stopInstallation, type InstallEnd } from '@longhaul/guest';
@@ -35,8 +36,9 @@ export const vmInstallHandler = defineHandler({
         { url, read: (offset, length) => readRange(artifacts.store, artifact, offset, length) },
         {
           async begin(guest) {
-            const epoch = await currentEpoch(db, vm.id, guest);
+            const epoch = await currentEpoch(db, vm.id, provider, guest);
             await attempts.intend(ref, 'install', epoch);
+            failpoint('installing');
             return epoch;
           },
           async unreachable() {
@@ -53,6 +55,7 @@ export const vmInstallHandler = defineHandler({
         },
       ),
     );
+    failpoint('installed');
     return outcomeOf(end, { changed: end === 'installed', size_bytes: sizeBytes, sha256 });
   },
 

@@ -1,12 +1,13 @@
 import { randomInt } from 'node:crypto';
-import type { GuestChannel, GuestSession } from '@longhaul/guest';
+import type { GuestSession } from '@longhaul/guest';
+import type { VmProvider } from '@longhaul/vm-providers';
 import type { JobContext } from '../handler.js';
 import { currentEpoch } from './epoch.js';
 import { runScript } from './guest-script.js';
 
 // What is set inside a guest, the same on every provider. Repeating any of it is harmless.
 
-/** The kernel's own file, as not every guest has `hostname`; cloud-init would put the old name back at the next boot. */
+/** The kernel's own file, as not every guest has `hostname`; cloud-init would put the old name back at the next boot, in some images into /etc/hosts only. */
 const HOSTNAME = `
 printf '%s\\n' "$1" >/etc/hostname
 printf '%s' "$1" >/proc/sys/kernel/hostname
@@ -14,7 +15,7 @@ printf '%s' "$1" >/proc/sys/kernel/hostname
 cat /etc/hosts.longhaul >/etc/hosts
 rm /etc/hosts.longhaul
 if [ -d /etc/cloud/cloud.cfg.d ]; then
-  printf 'preserve_hostname: true\\n' >/etc/cloud/cloud.cfg.d/99-longhaul-hostname.cfg
+  printf 'preserve_hostname: true\\nmanage_etc_hosts: false\\n' >/etc/cloud/cloud.cfg.d/99-longhaul-hostname.cfg
 fi
 sync`;
 
@@ -79,13 +80,13 @@ export const growRootFileSystem = (session: GuestSession) => runScript(session, 
 export async function welcomeOwner(
   context: JobContext,
   vmId: string,
-  guest: GuestChannel,
+  provider: VmProvider,
   publicKey: string | undefined,
 ): Promise<void> {
   const password = await context.secret(makePassword);
-  await guest.session(
+  await provider.guest(vmId).session(
     async (session) => {
-      await currentEpoch(context.db, vmId, session);
+      await currentEpoch(context.db, vmId, provider, session);
       if (publicKey !== undefined) await authorizeKey(session, publicKey);
       await setRootPassword(session, password.toString());
     },

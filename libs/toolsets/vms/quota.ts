@@ -1,13 +1,6 @@
+import { resourcesOf, type Resources } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
 import type { Transaction } from '@longhaul/persistence';
-
-/** Amounts in the units of their names. */
-export interface Resources {
-  vms: number;
-  cpus: number;
-  memoryMb: number;
-  diskGb: number;
-}
 
 /**
  * Until the end of the transaction nobody else takes of the project's quota. Errors: `quota_exceeded` when its VMs would have
@@ -17,12 +10,7 @@ export async function requireQuota(tx: Transaction, projectId: string, more: Res
   const [limit] = await tx.$queryRaw<[Resources]>`
     SELECT vm_limit AS vms, cpu_limit AS cpus, memory_limit_mb AS "memoryMb", disk_limit_gb AS "diskGb"
     FROM projects WHERE id = ${projectId}::uuid FOR UPDATE`;
-  const { _count: vms, _sum: sum } = await tx.vm.aggregate({
-    where: { projectId },
-    _count: true,
-    _sum: { cpus: true, memoryMb: true, diskGb: true },
-  });
-  const used: Resources = { vms, cpus: sum.cpus ?? 0, memoryMb: sum.memoryMb ?? 0, diskGb: sum.diskGb ?? 0 };
+  const used = await resourcesOf(projectId, tx);
   const names = Object.keys(limit) as (keyof Resources)[];
   const over = names.find((name) => more[name] > 0 && used[name] + more[name] > limit[name]);
   if (over === undefined) return;

@@ -1,3 +1,4 @@
+import { failpoint } from '@longhaul/config/failpoint';
 import { defineHandler, vmOf } from '../handler.js';
 import { currentEpoch, notePower } from './epoch.js';
 import { welcomeOwner } from './guest-setup.js';
@@ -9,10 +10,11 @@ export const vmCreateHandler = defineHandler({
     const vm = await vmOf(context);
     const provider = context.vmProvider(vm);
     await context.attempts.intend(context.ref, 'create');
+    failpoint('creating');
     await provider.create(vm);
-    const guest = provider.guest(vm.id);
-    if (wantsPassword) await welcomeOwner(context, vm.id, guest, publicKey);
-    else await guest.session((session) => currentEpoch(context.db, vm.id, session));
+    failpoint('created');
+    if (wantsPassword) await welcomeOwner(context, vm.id, provider, publicKey);
+    else await provider.guest(vm.id).session((guest) => currentEpoch(context.db, vm.id, provider, guest));
     const { power } = await provider.observe(vm.id);
     await notePower(context.db, vm.id, power);
     return { state: 'succeeded', result: { power_state: power } };

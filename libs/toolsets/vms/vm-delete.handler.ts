@@ -1,4 +1,4 @@
-import { failpoint } from '../failpoint.js';
+import { failpoint } from '@longhaul/config/failpoint';
 import { defineHandler } from '../handler.js';
 import { forgetVm } from './forget-vm.js';
 import { vmDelete } from './vm-delete.job.js';
@@ -13,6 +13,7 @@ export const vmDeleteHandler = defineHandler({
     if (vm) {
       const provider = context.vmProvider(vm);
       await attempts.intend(ref, 'delete');
+      failpoint('deleting');
       if (provider.abilities.has('create')) await provider.delete(id);
       failpoint('deleted');
       await attempts.fenced(ref, (tx) => forgetVm(tx, id));

@@ -1,12 +1,15 @@
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import { readEpoch } from '@longhaul/guest';
-import { isOff, type VmProvider } from '@longhaul/vm-providers';
-import type { JobIntent, Vm } from '@longhaul/persistence';
+import type { Database, JobIntent, Vm } from '@longhaul/persistence';
+import type { VmProvider } from '@longhaul/vm-providers';
 import { defineHandler, vmOf } from '../handler.js';
-import { failpoint } from '../failpoint.js';
 import { requireAbility } from './abilities.js';
 import { currentEpoch, notePower } from './epoch.js';
 import { SHUTDOWN_SECONDS, vmPower } from './vm-power.job.js';
+
+/** Checkpoint of a reboot. */
+const POWERED_OFF = 'powered_off';
 
 export const vmPowerHandler = defineHandler({
   kind: vmPower,
@@ -16,19 +19,26 @@ export const vmPowerHandler = defineHandler({
     const provider = context.vmProvider(vm);
     requireAbility(provider.abilities, 'power');
     const [earlier] = await attempts.intents(job.id);
-    await attempts.intend(ref, action, vm.epoch ?? undefined);
+    const epoch = action === 'reset' && !earlier ? await epochOf(db, vm, provider) : vm.epoch;
+    await attempts.intend(ref, action, epoch ?? undefined);
+    failpoint('powering');
 
     const isAsked = action === 'shutdown' || action === 'reboot';
     let isOffNow = true;
     if (action === 'start' || action === 'stop') await provider[action](vm.id);
-    else if (!(earlier && (await isDone(vm, provider, action, earlier)))) {
-      if (action === 'reset') await provider.reset(vm.id);
-      else isOffNow = await provider.shutdown(vm.id, seconds * 1000);
+    else if (action === 'reset') {
+      if (!(earlier && (await wasReset(vm, provider, earlier)))) await provider.reset(vm.id);
+    } else {
+      if (job.checkpoint !== POWERED_OFF) isOffNow = await provider.shutdown(vm.id, seconds * 1000);
+      if (action === 'reboot' && isOffNow) {
+        // A guest that boots is as silent as one on its way down: the next attempt must not ask it once more.
+        await attempts.checkpoint(ref, POWERED_OFF);
+        await provider.start(vm.id);
+      }
     }
     failpoint('powered');
-    if (action === 'reboot' && isOffNow) await provider.start(vm.id);
     if (action !== 'stop' && action !== 'shutdown' && isOffNow)
-      await provider.guest(vm.id).session((session) => currentEpoch(db, vm.id, session));
+      await provider.guest(vm.id).session((session) => currentEpoch(db, vm.id, provider, session));
 
     const { power } = await provider.observe(vm.id);
     await notePower(db, vm.id, power);
@@ -40,19 +50,26 @@ export const vmPowerHandler = defineHandler({
   },
 });
 
-/**
- * Whether a lost attempt has come as far as the new boot: only a guest that still has the old epoch is cut again, or one that
- * is on its way down.
- */
-async function isDone(vm: Vm, provider: VmProvider, action: string, earlier: JobIntent): Promise<boolean> {
-  if (action === 'shutdown') return false;
-  if (action === 'reset' || isOff(await provider.observe(vm.id))) await provider.start(vm.id);
-  const now = await provider
-    .guest(vm.id)
-    .session(readEpoch)
-    .catch((error: unknown) => {
-      if (error instanceof AppError) return earlier.epoch;
-      throw error;
-    });
-  return (now ?? null) !== earlier.epoch;
+/** Of the boot that a reset will end: what booted by itself has none yet. The row's, where the guest does not answer. */
+async function epochOf(db: Database, vm: Vm, provider: VmProvider): Promise<string | null> {
+  try {
+    return await provider.guest(vm.id).session((session) => currentEpoch(db, vm.id, provider, session));
+  } catch (error) {
+    if (error instanceof AppError) return vm.epoch;
+    throw error;
+  }
+}
+
+/** Whether a lost attempt has come as far as the new boot, which is waited for: only a guest of the old epoch is cut again. */
+async function wasReset(vm: Vm, provider: VmProvider, { epoch }: JobIntent): Promise<boolean> {
+  const { power } = await provider.observe(vm.id);
+  if (power !== 'running' && power !== 'paused') return false;
+  try {
+    await provider.start(vm.id);
+    return ((await provider.guest(vm.id).session(readEpoch)) ?? null) !== epoch;
+  } catch (error) {
+    // A guest that hangs is what resets are for.
+    if (error instanceof AppError) return false;
+    throw error;
+  }
 }

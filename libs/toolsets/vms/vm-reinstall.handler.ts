@@ -1,4 +1,5 @@
-import { failpoint } from '../failpoint.js';
+import { failpoint } from '@longhaul/config/failpoint';
+import { AppError } from '@longhaul/errors';
 import { defineHandler, vmOf } from '../handler.js';
 import { requireAbility } from './abilities.js';
 import { notePower } from './epoch.js';
@@ -15,12 +16,18 @@ export const vmReinstallHandler = defineHandler({
     requireAbility(provider.abilities, 'reinstall');
     await attempts.intend(ref, 'reinstall', vm.epoch ?? undefined);
     failpoint('reinstalling');
-    await provider.reinstall(vm.id, image, job.id);
+    let silent: AppError | undefined;
+    await provider.reinstall(vm.id, image, job.id).catch((error: unknown) => {
+      if (!(error instanceof AppError && error.code === 'guest_unreachable')) throw error;
+      silent = error;
+    });
     failpoint('reinstalled');
     await attempts.fenced(ref, (tx) =>
       tx.vm.update({ where: { id: vm.id }, data: { image, execEnabled: false } }),
     );
-    await welcomeOwner(context, vm.id, provider.guest(vm.id), publicKey);
+    // It has the new disk all the same.
+    if (silent) throw silent;
+    await welcomeOwner(context, vm.id, provider, publicKey);
     failpoint('password-set');
     const { power } = await provider.observe(vm.id);
     await notePower(db, vm.id, power);

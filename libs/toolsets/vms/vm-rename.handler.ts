@@ -1,7 +1,7 @@
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import { isOff } from '@longhaul/vm-providers';
 import { defineHandler, vmOf, type JobContext } from '../handler.js';
-import { failpoint } from '../failpoint.js';
 import { setHostname } from './guest-setup.js';
 import { hostnameTaken } from './hostname.js';
 import { vmRename } from './vm-rename.job.js';
@@ -12,13 +12,19 @@ export const vmRenameHandler = defineHandler({
   async run(context, { hostname, from }) {
     const vm = await vmOf(context);
     const provider = context.vmProvider(vm);
-    if (isOff(await provider.observe(vm.id)))
-      throw new AppError('vm_state_blocked', 'The VM is off, and its guest must be renamed, too. Start it.');
+    await context.attempts.intend(context.ref, 'rename');
     await takeName(context, vm.id, hostname);
     failpoint('named');
     try {
+      // Not sooner: what an earlier attempt has named is named back.
+      if (isOff(await provider.observe(vm.id)))
+        throw new AppError(
+          'vm_state_blocked',
+          'The VM is off, and its guest must be renamed, too. Start it.',
+        );
       await provider.rename(vm.id, hostname);
       await provider.guest(vm.id).session((session) => setHostname(session, hostname));
+      failpoint('renamed');
     } catch (error) {
       if (!(error instanceof AppError)) throw error;
       await provider.rename(vm.id, from);

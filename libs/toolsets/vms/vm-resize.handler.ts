@@ -1,3 +1,4 @@
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import { isOff } from '@longhaul/vm-providers';
 import type { z } from 'zod';
@@ -15,10 +16,13 @@ export const vmResizeHandler = defineHandler({
     const provider = context.vmProvider(vm);
     requireAbility(provider.abilities, 'resize');
     const { cpus, memory_mb: memoryMb, disk_gb: diskGb } = to;
+    await context.attempts.intend(context.ref, 'resize');
     await takeSize(context, vm.id, to);
+    failpoint('sized');
     await orTakeBack(context, vm.id, from, () => provider.resize(vm.id, { cpus, memoryMb }));
     const grown = { ...to, disk_gb: from.disk_gb };
     await orTakeBack(context, vm.id, grown, () => provider.growDisk(vm.id, diskGb));
+    failpoint('resized');
 
     if (isOff(await provider.observe(vm.id))) {
       const isLarger = diskGb > from.disk_gb;

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import type { GuestChannel, GuestSession, SessionOptions } from '@longhaul/guest';
 import { macAddress } from './machine.js';
@@ -50,6 +51,7 @@ export async function pressReset(qmp: QmpSession): Promise<void> {
   await qmp.execute('system_reset');
   // From this event on the old guest is gone: whatever answers is the new one.
   await qmp.event('RESET', 5_000);
+  failpoint('reset');
 }
 
 /** Resolves to whether the guest has powered off within `timeoutMs`; a process that is gone counts as off. */

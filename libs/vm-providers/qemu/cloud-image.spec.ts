@@ -24,22 +24,28 @@ describe('cloud images', () => {
   beforeAll(async () => {
     writeFileSync(at('disk.raw'), `system${'\0'.repeat((1 << 20) - 6)}`);
     await run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', at('disk.raw'), at('disk.qcow2')]);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   });
-  afterAll(() => rmSync(home, { recursive: true, force: true }));
+  afterAll(() => {
+    server.close().closeAllConnections();
+    rmSync(home, { recursive: true, force: true });
+  });
+
+  let requests = 0;
+  const server = createServer((request, response) => {
+    requests += 1;
+    response.end(readFileSync(at(request.url!.slice(1))));
+  });
+  const served = (file: string) => ({
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/${file}`,
+    sha512: sha512(at(file)),
+  });
 
   it('are fetched once, by however many ask at the same time', async () => {
-    let requests = 0;
-    const server = createServer((_request, response) => {
-      requests += 1;
-      response.end(readFileSync(at('disk.qcow2')));
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/disk.qcow2`;
-    const source = { url, sha512: sha512(at('disk.qcow2')) };
+    const source = served('disk.qcow2');
     expect(await nameOfCloudImage(source)).toBe(`cloud-${source.sha512.slice(0, 16)}`);
     await Promise.all([ensure('fetched', source), ensure('fetched', source), ensure('fetched', source)]);
     await ensure('fetched', source);
-    server.close().closeAllConnections();
     expect(requests).toBe(1);
     expect(await contents('fetched')).toBe('system');
     expect(existsSync(at('fetched.fetched'))).toBe(false);
@@ -65,15 +71,19 @@ describe('cloud images', () => {
     const data = `data_file=${at('data.raw')},data_file_raw=on`;
     await run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', data, at('outside.qcow2'), '1M']);
     await run(['qemu-img', 'create', '-q', '-f', 'vmdk', at('disk.vmdk'), '1M']);
+    writeFileSync(at('broken.qcow2'), readFileSync(at('disk.qcow2')).subarray(0, 50));
     for (const source of [
       { path: at('overlay.qcow2') },
       { path: at('outside.qcow2') },
       { path: at('disk.vmdk') },
+      { path: at('broken.qcow2') },
       { path: at('nothing.qcow2') },
       { path: at('disk.qcow2'), sha512: '0'.repeat(128) },
+      served('disk.vmdk'),
     ]) {
       await expect(ensure('refused', source)).rejects.toMatchObject({ code: 'unavailable' });
-      expect(existsSync(at('refused'))).toBe(false);
+      for (const rest of ['refused', 'refused.fetched', 'refused.building'])
+        expect(existsSync(at(rest))).toBe(false);
     }
   });
 

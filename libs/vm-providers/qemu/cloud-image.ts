@@ -48,25 +48,32 @@ export async function ensureCloudImage(
     if ('path' in source) await verify(source);
     else if (!(await exists(fetched))) await download(fetched, { ...source, onProgress });
     const file = 'path' in source ? source.path : fetched;
-    const format = await formatOf(file);
     const work = `${folder}.building`;
-    await rm(work, { recursive: true, force: true });
-    await mkdir(work, { mode: 0o755 });
-    const disk = join(work, 'root.qcow2');
-    onProgress(`Making the image's disk`);
-    if (format === 'raw')
-      await run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', file, disk], CONVERT_MS);
-    else if ('path' in source) await copyFile(file, disk);
-    else await rename(file, disk);
-    await run(['chmod', '444', disk]);
-    await rename(work, folder);
-    await rm(fetched, { force: true });
+    try {
+      const format = await formatOf(file);
+      await rm(work, { recursive: true, force: true });
+      await mkdir(work, { mode: 0o755 });
+      const disk = join(work, 'root.qcow2');
+      onProgress(`Making the image's disk`);
+      if (format === 'raw')
+        await run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', file, disk], CONVERT_MS);
+      else if ('path' in source) await copyFile(file, disk);
+      else await rename(file, disk);
+      await run(['chmod', '444', disk]);
+      await rename(work, folder);
+    } finally {
+      // Also of an image that is of no use: nobody would remove it later.
+      for (const rest of [work, fetched]) await rm(rest, { recursive: true, force: true });
+    }
   });
 }
 
 /** A disk that lies on other files would show them to the guest. */
 async function formatOf(file: string): Promise<'qcow2' | 'raw'> {
-  const info = JSON.parse(await run(['qemu-img', 'info', '--output=json', file])) as DiskInfo;
+  const told = await run(['qemu-img', 'info', '--output=json', file]).catch((error: unknown) => {
+    throw new AppError('unavailable', 'The image cannot be read; it must be qcow2 or raw.', { cause: error });
+  });
+  const info = JSON.parse(told) as DiskInfo;
   if (info['backing-filename'] || info['format-specific']?.data?.['data-file'])
     throw new AppError('unavailable', 'The image lies on other files and cannot be used.');
   if (info.format === 'qcow2' || info.format === 'raw') return info.format;

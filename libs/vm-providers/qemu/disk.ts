@@ -1,5 +1,6 @@
 import { readdir, rm, symlink } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import type { VmSpec } from '../provider.js';
 import type { Image } from './image-cache.js';
@@ -32,6 +33,7 @@ export async function makeDisk(files: VmFiles, options: DiskOptions): Promise<Vm
   await sync(disk);
   const isLarger = spec.diskGb > diskGb;
   const record = { spec, image: name, accelerator, disk: basename(disk), isLarger, personalised: false };
+  failpoint('disk-made');
   if (!image.isCloud) return record;
   const seed = disk.replace(/qcow2$/, 'iso');
   await makeSeed(seed, { spec, agent: await options.agent(), user });
@@ -58,6 +60,6 @@ export async function matchDiskSize(files: VmFiles, { spec }: VmRecord): Promise
 /** Removes the disks that were replaced, and those that were never finished. */
 export async function removeOtherDisks(files: VmFiles, { disk, seed }: VmRecord): Promise<void> {
   const names = await readdir(files.directory);
-  const others = names.filter((name) => /^disk.*\.(qcow2|iso)$/.test(name) && ![disk, seed].includes(name));
-  for (const name of others) await rm(join(files.directory, name));
+  const others = names.filter((name) => /^disk.*\.(qcow2|iso)/.test(name) && ![disk, seed].includes(name));
+  for (const name of others) await rm(join(files.directory, name), { recursive: true, force: true });
 }

@@ -1,4 +1,5 @@
 import { rename, rm } from 'node:fs/promises';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import { quote } from '@longhaul/guest';
 import { poll } from './programs.js';
@@ -88,6 +89,7 @@ export async function letRun(files: VmFiles): Promise<void> {
   await poll(async () => ((await exists(files.memoryPart)) ? undefined : true), COMPRESSOR_MS);
   await removeDurably(files.directory, [files.memory, files.memoryPart, files.memoryWritten]);
   await withQmp(files, (qmp) => qmp.execute('cont'));
+  failpoint('let-run');
 }
 
 /** Puts an image aside that no process accepts, so that the next start boots. */

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../../../test/support/eventually.js';
+import { datagrams, inside, ip, makeNamespace, reaches } from '../../../test/support/network-namespace.js';
 import { macAddress } from './machine.js';
 import { BridgeNetwork, parseAddressRange, parseVmNetwork, tapName } from './network.js';
 
@@ -15,23 +16,10 @@ const id = randomUUID();
 const home = mkdtempSync(join(tmpdir(), 'lh-'));
 const within = ['ip', 'netns', 'exec', host];
 
-const inside = (space: string, ...words: string[]) =>
-  execFileSync('ip', ['netns', 'exec', space, ...words], {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-const ip = (space: string, text: string) => execFileSync('ip', ['-n', space, ...text.split(' ')]);
 const network = (range?: string) =>
   new BridgeNetwork({ bridge: 'br0', home, within, range: range ? parseAddressRange(range) : undefined });
 
-const canTest =
-  process.getuid?.() === 0 &&
-  spawnSync('sh', [
-    '-c',
-    'command -v nft && ip netns add "$1" && ip netns exec "$1" nft add table bridge x',
-    'sh',
-    host,
-  ]).status === 0;
+const canTest = makeNamespace(host);
 const title = canTest
   ? 'a bridge'
   : 'a bridge: not tested here, as that needs root, network namespaces and nftables';
@@ -66,26 +54,14 @@ const title = canTest
       ip(guest, `address add ${address} dev eth0${address.includes(':') ? ' nodad' : ''}`);
     spawnSync('ip', ['-n', other, 'neighbour', 'flush', 'all']);
   };
-  /** Nobody listens there: whoever is reached refuses. */
-  const reaches = (address: string) =>
-    inside(
-      guest,
-      process.execPath,
-      '-e',
-      `const socket = require('net').connect(9, '${address}');
-      const end = (text) => (console.log(text), process.exit());
-      socket.on('error', ({ code }) => end(code === 'ECONNREFUSED'));
-      setTimeout(end, 3000, false)`,
-    ).trim() === 'true';
-
   it('lets a right guest out, and nobody with another MAC', async () => {
     const { mac, address } = await network().prepare(id);
     expect(address).toBeUndefined();
     become(mac, '10.77.0.5/24', 'fd00::5/64');
-    expect(reaches(OTHER)).toBe(true);
-    expect(reaches('fd00::1')).toBe(true);
+    expect(reaches(guest, OTHER)).toBe(true);
+    expect(reaches(guest, 'fd00::1')).toBe(true);
     become('52:54:00:ff:ff:fe', '10.77.0.5/24');
-    expect(reaches(OTHER)).toBe(false);
+    expect(reaches(guest, OTHER)).toBe(false);
   }, 60_000);
 
   it('holds a guest to its address, also after a repeated call', async () => {
@@ -93,10 +69,10 @@ const title = canTest
     expect(address).toBe('10.77.0.10');
     expect(await network('10.77.0.10-10.77.0.12/24').prepare(id)).toMatchObject({ address });
     become(mac, `${address}/24`, 'fd00::5/64');
-    expect(reaches(OTHER)).toBe(true);
-    expect(reaches('fd00::1')).toBe(false);
+    expect(reaches(guest, OTHER)).toBe(true);
+    expect(reaches(guest, 'fd00::1')).toBe(false);
     become(mac, '10.77.0.11/24');
-    expect(reaches(OTHER)).toBe(false);
+    expect(reaches(guest, OTHER)).toBe(false);
     // An address of its own as source, and a lie in the ARP answer.
     become(mac, `${address}/24`, '10.77.0.11/32');
     inside(
@@ -129,10 +105,6 @@ const title = canTest
     expect(received('Icmp6InEchos')).toBe(echoed + 1);
     expect(received('Icmp6InRouterAdvertisements')).toBe(advertised);
 
-    const datagrams = () =>
-      Number(
-        /^Udp: (?:\d+ )?(\d+)/m.exec(inside(other, 'sh', '-c', 'grep ^Udp: /proc/net/snmp | tail -n 1'))?.[1],
-      );
     const from = (port: number) =>
       inside(
         guest,
@@ -142,10 +114,10 @@ const title = canTest
         `socket(S, AF_INET, SOCK_DGRAM, 17) or die; bind(S, pack_sockaddr_in(${port}, INADDR_ANY)) or die;
         send(S, "x", 0, pack_sockaddr_in(9, inet_aton("${OTHER}"))) or die $!`,
       );
-    const before = datagrams();
+    const before = datagrams(other);
     from(67);
     from(68);
-    expect(datagrams()).toBe(before + 1);
+    expect(datagrams(other)).toBe(before + 1);
   }, 60_000);
 
   it('makes a device, gives each VM an address of its own, and takes all of it away', async () => {

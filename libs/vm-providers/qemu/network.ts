@@ -4,7 +4,7 @@ import { mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises';
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { AppError } from '@longhaul/errors';
-import type { GuestChannel } from '@longhaul/guest';
+import type { GuestSession } from '@longhaul/guest';
 import type { VmAddress } from '../provider.js';
 import { macAddress } from './machine.js';
 import { run } from './programs.js';
@@ -84,12 +84,12 @@ export class BridgeNetwork {
   }
 
   /** Tells a guest that has booted its address of the range. Repeatable; without a range, nothing happens. */
-  async configure(id: string, guest: GuestChannel): Promise<void> {
+  async configure(id: string, guest: GuestSession): Promise<void> {
     const { range, gateway = '' } = this.options;
     if (!range) return;
     const address = `${await this.addressOf(id, range)}/${range.prefix}`;
     const args = ['-c', CONFIGURE, 'sh', macAddress(id), address, gateway];
-    const done = await guest.session((session) => session.run({ path: '/bin/sh', args }, 10_000));
+    const done = await guest.run({ path: '/bin/sh', args }, 10_000);
     if (done.exitCode === 0) return;
     throw new Error(`The guest did not take its address: ${done.stderr.toString('utf8').slice(-1000)}`);
   }
@@ -100,11 +100,16 @@ export class BridgeNetwork {
     return owned.map(([address]) => ({ family: 4, address, kind: 'direct' }));
   }
 
-  /** Removes what `prepare` has made; also when it did not. */
-  async remove(id: string): Promise<void> {
+  /** Removes the VM's device and rules, where there are any; its address stays its own. */
+  async detach(id: string): Promise<void> {
     const tap = tapName(id);
     await this.ip('link', 'delete', 'dev', tap).catch(() => undefined);
     await this.nft(`${EMPTY}\n${forget(tap)}`);
+  }
+
+  /** Removes all that `prepare` has made; also when it did not. */
+  async remove(id: string): Promise<void> {
+    await this.detach(id);
     for (const [address, owner] of await this.taken())
       if (owner === id) await rm(join(this.directory, address), { force: true });
   }

@@ -23,18 +23,20 @@ export interface PowerOnOptions {
   user: string | undefined;
   gateway: string | undefined;
   tap: string | undefined;
+  /** See LaunchOptions. */
+  within?: string[];
 }
 
 /** Launches the process; with its memory, unless there is none or no process takes it twice. Returns its state. */
 export async function powerOn(files: VmFiles, record: VmRecord, options: PowerOnOptions): Promise<RunState> {
-  const { images, user, gateway, tap } = options;
+  const { images, user, gateway, tap, within } = options;
   const { cpus, memoryMb } = record.spec;
   const seed = record.seed && join(files.directory, record.seed);
   const shape = { cpus, memoryMb, gateway, tap, seed, ...(await images.kernelOf(record.image)) };
   for (let attempt = 0; attempt < 2 && (await exists(files.memory)); attempt++) {
     const { accelerator } = record;
     try {
-      await launch(files, { ...shape, accelerator }, { user, incoming: true });
+      await launch(files, { ...shape, accelerator }, { user, within, incoming: true });
       await loadMemory(files);
       return (await runState(files)) ?? 'ended';
     } catch (error) {
@@ -45,6 +47,6 @@ export async function powerOn(files: VmFiles, record: VmRecord, options: PowerOn
   }
   const accelerator = await images.accelerator();
   if (accelerator !== record.accelerator) await writeRecord(files, Object.assign(record, { accelerator }));
-  await launch(files, { ...shape, accelerator }, { user, incoming: false });
+  await launch(files, { ...shape, accelerator }, { user, within, incoming: false });
   return 'prelaunch';
 }

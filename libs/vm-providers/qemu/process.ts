@@ -15,6 +15,8 @@ export interface LaunchOptions {
   user: string | undefined;
   /** Wait for a memory image (see resumeMemory) instead of booting. */
   incoming: boolean;
+  /** Words before the command, as those of BridgeOptions. */
+  within?: string[];
   /** Dies with this process, instead of outliving it. */
   attached?: boolean;
 }
@@ -33,7 +35,7 @@ export async function launch(files: VmFiles, machine: Machine, options: LaunchOp
   const prepare = 'rm -f "$1"-*.sock && ln -sfn "$3" "$2" && touch "$4" && shift 4 && exec "$@"';
   const script = ['sh', '-c', prepare, 'sh', `${files.directory}/agent`, agent, firstAgent, running, ...qemu];
   const locked = ['flock', '--no-fork', '--wait', '1', '-E', `${LOCKED}`, files.processLock, ...script];
-  if (!options.attached) return launchDetached(asUser(options.user, locked));
+  if (!options.attached) return launchDetached([...(options.within ?? []), ...asUser(options.user, locked)]);
   // Inside the change of user, which clears the signal.
   await launchAttached(files, asUser(options.user, ['setpriv', '--pdeathsig', 'KILL', '--', ...locked]));
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { access, constants, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AgentChannel, type GuestChannel } from '@longhaul/guest';
+import { AgentChannel, type GuestChannel, type GuestSession } from '@longhaul/guest';
 import {
   isOff,
   VmProvider,
@@ -27,8 +27,11 @@ import {
   exists,
   filesIn,
   isVmId,
+  listVms,
   readRecord,
   removeDurably,
+  removeRemains,
+  removeVm,
   vmFiles,
   vmNotFound,
   writeRecord,
@@ -47,7 +50,7 @@ export interface QemuOptions {
   accelerator: 'auto' | Accelerator;
   /** The user that QEMU runs as when we are root. */
   runAsUser?: string;
-  /** How long a guest may take from power-on to its first answer, milliseconds. Default 180 s. */
+  /** How long a guest may take from power-on to its first answer, milliseconds. Default 180 s, with cloud-init 480 s. */
   bootTimeoutMs?: number;
   /**
    * The one server that guests reach, as `http://10.0.2.100`: an http or https URL without path, by default none. For
@@ -55,10 +58,11 @@ export interface QemuOptions {
    */
   guestGateway?: string;
   /** The bridge that VMs are on, instead of each in a network of its own; needs root. */
-  bridge?: Pick<BridgeOptions, 'bridge' | 'range' | 'gateway'>;
+  bridge?: Omit<BridgeOptions, 'home' | 'user'>;
 }
 
-/** The first boot of a cloud image, in which cloud-init works and restarts things. */
+const BOOT_MS = 180_000;
+/** cloud-init works in every boot, most in the first, and may wait for a network. */
 const CLOUD_BOOT_MS = 480_000;
 
 /** VMs as QEMU processes of this host, which outlive ours and are found again by their uuid. */
@@ -68,7 +72,6 @@ export class QemuProvider extends VmProvider {
   readonly guestApiUrl?: string;
   private readonly images: ImageCache;
   private readonly network?: BridgeNetwork;
-  private readonly bootMs: number;
 
   constructor(private readonly options: QemuOptions) {
     super();
@@ -80,7 +83,6 @@ export class QemuProvider extends VmProvider {
       socatAddress(options.guestGateway);
       this.guestApiUrl = GATEWAY_URL;
     }
-    this.bootMs = options.bootTimeoutMs ?? 180_000;
   }
 
   /** Makes an image ready where it is not; `create` and `reinstall` do so too, but silently. */
@@ -96,6 +98,7 @@ export class QemuProvider extends VmProvider {
     checkSpec(spec);
     const files = vmFiles(this.options.home, spec.id);
     if (!(await readRecord(files))) await this.prepare(files, spec);
+    await removeRemains(this.options.home, `.new-${spec.id}-`);
     await this.start(spec.id);
   }
 
@@ -108,8 +111,9 @@ export class QemuProvider extends VmProvider {
     }
     if (state === 'inmigrate' || state === undefined) {
       const tap = (await this.network?.prepare(id))?.tap;
-      const { runAsUser: user, guestGateway: gateway } = this.options;
-      state = await powerOn(files, record, { images: this.images, user, gateway, tap });
+      const { runAsUser: user, guestGateway: gateway, bridge } = this.options;
+      const { images } = this;
+      state = await powerOn(files, record, { images, user, gateway, tap, within: bridge?.within });
     }
     if (state !== 'running') {
       if (state !== 'prelaunch') await writeFile(files.clockStale, '');
@@ -120,13 +124,11 @@ export class QemuProvider extends VmProvider {
       if (!hasDisk) await matchDiskSize(files, record);
     }
     const isClockStale = await exists(files.clockStale);
-    const isFirstOfCloud = Boolean(record.seed) && !record.personalised;
-    const bootMs = isFirstOfCloud ? Math.max(this.bootMs, CLOUD_BOOT_MS) : this.bootMs;
-    await waitForAgent(files, this.guest(id), bootMs, (session) => {
-      if (!record.personalised && !record.seed) return personalise(session, record);
-      return isClockStale ? setClock(session) : session.ping();
+    await waitForAgent(files, this.guest(id), this.bootMs(record), async (session) => {
+      if (!record.personalised && !record.seed) await personalise(session, record);
+      else if (isClockStale) await setClock(session);
+      await this.greet(id, session);
     });
-    await this.network?.configure(id, this.guest(id));
     await rm(files.clockStale, { force: true });
     if (!record.personalised) await writeRecord(files, { ...record, personalised: true });
   }
@@ -136,6 +138,7 @@ export class QemuProvider extends VmProvider {
     if (!(await readRecord(files))) return;
     await rm(files.running, { force: true });
     await terminate(files);
+    await this.network?.detach(id);
     await removeDurably(files.directory, [files.memory]);
   }
 
@@ -152,13 +155,12 @@ export class QemuProvider extends VmProvider {
   }
 
   async reset(id: string): Promise<void> {
-    const { files } = await this.find(id);
+    const { files, record } = await this.find(id);
     const state = await runState(files);
     if (state === undefined) throw blocked(id, 'does not run', 'Start it instead.');
     await withQmp(files, pressReset);
     if (state !== 'running') await letRun(files);
-    await waitForAgent(files, this.guest(id), this.bootMs);
-    await this.network?.configure(id, this.guest(id));
+    await waitForAgent(files, this.guest(id), this.bootMs(record), (session) => this.greet(id, session));
   }
 
   async suspend(id: string): Promise<void> {
@@ -172,29 +174,23 @@ export class QemuProvider extends VmProvider {
     // A start that was cut off before the guest executed: its memory image is still the right one.
     if (!(await exists(files.memory))) await saveMemory(files);
     await terminate(files);
+    await this.network?.detach(id);
     await rm(files.running, { force: true });
   }
 
   async delete(id: string): Promise<void> {
     const files = vmFiles(this.options.home, id);
     await terminate(files);
-    const vms = join(this.options.home, 'vms');
-    // Out of the list at once; what a crash leaves behind goes with the repeated call.
-    if (await exists(files.directory))
-      await rename(files.directory, join(vms, `.gone-${id}-${randomUUID()}`));
-    for (const name of await namesIn(vms)) {
-      if (name.includes(id)) await rm(join(vms, name), { recursive: true, force: true });
-    }
+    await removeVm(this.options.home, files);
     await this.network?.remove(id);
-    await rm(files.locks, { recursive: true, force: true });
   }
 
   async reinstall(id: string, image: string, token: string): Promise<void> {
     const { files, record } = await this.find(id);
     if (record.reinstallation !== token) {
       const spec = { ...record.spec, image };
-      const fresh = await this.images.ensure(image);
       await removeOtherDisks(files, record);
+      const fresh = await this.images.ensure(image);
       const disk = join(files.directory, `disk-${randomUUID().slice(0, 8)}.qcow2`);
       const replaced = await makeDisk(files, this.diskOptions(disk, fresh, spec));
       await this.stop(id);
@@ -256,7 +252,11 @@ export class QemuProvider extends VmProvider {
   }
 
   async list(): Promise<string[]> {
-    return (await namesIn(join(this.options.home, 'vms'))).filter(isVmId);
+    return listVms(this.options.home);
+  }
+
+  override async greet(id: string, guest: GuestSession): Promise<void> {
+    await this.network?.configure(id, guest);
   }
 
   guest(id: string): GuestChannel {
@@ -270,6 +270,10 @@ export class QemuProvider extends VmProvider {
     const record = await readRecord(files);
     if (!record) throw vmNotFound(id);
     return { files: { ...files, disk: join(files.directory, record.disk) }, record };
+  }
+
+  private bootMs({ seed }: VmRecord): number {
+    return this.options.bootTimeoutMs ?? (seed ? CLOUD_BOOT_MS : BOOT_MS);
   }
 
   private diskOptions(disk: string, image: Image, spec: VmSpec): DiskOptions {
@@ -286,20 +290,11 @@ export class QemuProvider extends VmProvider {
     try {
       await writeRecord(work, await makeDisk(work, this.diskOptions(work.disk, image, spec)));
       await linkMemory(work, image, spec);
+      await rename(work.directory, files.directory);
     } catch (error) {
-      await rm(work.directory, { recursive: true });
-      throw error;
-    }
-    await rename(work.directory, files.directory).catch(async (error: NodeJS.ErrnoException) => {
-      // The same call, in another worker, was faster.
+      await rm(work.directory, { recursive: true, force: true });
+      // Unless the same call, in another worker, was faster.
       if (!(await readRecord(files))) throw error;
-      await rm(work.directory, { recursive: true });
-    });
+    }
   }
 }
-
-const namesIn = (directory: string) =>
-  readdir(directory).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
-    throw error;
-  });

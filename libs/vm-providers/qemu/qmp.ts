@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import { AppError } from '@longhaul/errors';
 import { withLock } from '@longhaul/guest';
-import type { VmFiles } from './vm-files.js';
+import { exists, type VmFiles } from './vm-files.js';
 
 const MAX_LINE = 1 << 20;
 const ANSWER_MS = 5_000;
@@ -43,6 +43,8 @@ export async function withQmp<T>(
   use: (qmp: QmpSession) => Promise<T>,
   { waitMs = 10_000, holdMs = 10_000 } = {},
 ): Promise<T> {
+  // A VM that is gone must not get a folder for locks again.
+  if (!(await Promise.all(files.qmp.map(exists))).includes(true)) throw new NoProcess(files.qmp[0]!);
   const giveUpAt = performance.now() + waitMs;
   let turn = 0;
   do {

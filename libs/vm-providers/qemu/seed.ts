@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { VmSpec } from '../provider.js';
 import { asUser, run } from './programs.js';
@@ -8,10 +7,11 @@ import { asUser, run } from './programs.js';
 const AGENT = '/usr/local/lib/longhaul';
 const PORT = '/dev/virtio-ports/org.qemu.guest_agent.0';
 
-/** KillMode: what was started through the agent outlives it. */
+/** KillMode: what was started through the agent outlives it. After: once the agent answers, the power button is heard, too. */
 const UNIT = `[Unit]
 Description=Guest agent that Longhaul works through
 ConditionPathExists=${PORT}
+After=systemd-logind.service
 [Service]
 ExecStart=${AGENT}/ld.so --library-path ${AGENT} ${AGENT}/qemu-ga --method=virtio-serial --path=${PORT} --statedir=/run
 Environment=HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -45,13 +45,13 @@ export interface SeedOptions {
 
 /** The disk from which cloud-init (its source "NoCloud") learns at the first boot who it is and what to do. */
 export async function makeSeed(path: string, { spec, agent, user }: SeedOptions): Promise<void> {
-  const work = await mkdtemp(join(tmpdir(), 'longhaul-seed-'));
+  // Beside the disk, where it goes with what else a crash leaves.
+  const work = await mkdtemp(`${path}.`);
   try {
     // Another one for each disk: cloud-init does its work once for each.
     const metaData = { 'instance-id': randomUUID(), 'local-hostname': spec.hostname };
     const userData = {
       hostname: spec.hostname,
-      preserve_hostname: false,
       ssh_pwauth: false,
       write_files: [{ path: '/etc/systemd/system/longhaul-agent.service', content: UNIT }],
       runcmd: [['sh', '-c', INSTALL]],

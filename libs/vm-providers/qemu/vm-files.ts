@@ -1,5 +1,7 @@
-import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import type { VmSpec } from '../provider.js';
 
@@ -96,6 +98,27 @@ export function filesIn(directory: string, id: string, locks = join(directory, '
 export function vmNotFound(id: string): AppError {
   return new AppError('vm_not_found', `There is no VM ${id.slice(0, 64)} on this host.`);
 }
+
+export const listVms = async (home: string) => (await namesOfVms(home)).filter(isVmId);
+
+/** Removes all files of a VM, out of the list at once; what a crash leaves behind goes with the repeated call. */
+export async function removeVm(home: string, { id, directory, locks }: VmFiles): Promise<void> {
+  const vms = join(home, 'vms');
+  if (await exists(directory)) await rename(directory, join(vms, `.gone-${id}-${randomUUID()}`));
+  failpoint('moved-away');
+  await removeRemains(home, id);
+  await rm(locks, { recursive: true, force: true });
+}
+
+/** Removes what crashes have left of VMs that were being made or removed: folders with `part` in their name. */
+export async function removeRemains(home: string, part: string): Promise<void> {
+  for (const name of await namesOfVms(home)) {
+    if (name.includes(part)) await rm(join(home, 'vms', name), { recursive: true, force: true });
+  }
+}
+
+/** Of VMs, and of those that are being made or removed. */
+const namesOfVms = (home: string) => readdir(join(home, 'vms')).catch(ifMissing<string[]>([]));
 
 export async function readRecord(files: VmFiles): Promise<VmRecord | undefined> {
   const text = await readFile(files.record, 'utf8').catch(ifMissing(undefined));
