@@ -6,6 +6,7 @@ import { Database, type Vm } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
 import {
   AdoptedQemuProvider,
+  GuestAgentProvider,
   LibvirtProvider,
   QemuProvider,
   SshProvider,
@@ -43,6 +44,7 @@ export class VmProviders {
       qemu,
       ...(libvirt ? [libvirt] : []),
       new AdoptedQemuProvider({ home, machines: machines.qemu() }),
+      new GuestAgentProvider({ home, machines: machines.guestAgent() }),
       new SshProvider({ home, machines: machines.ssh() }),
     ];
     this.providers = new Map(providers.map((provider) => [provider.name, provider]));
