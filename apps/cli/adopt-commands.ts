@@ -9,6 +9,7 @@ import { newId, type Prisma } from '@longhaul/persistence';
 import { Secrets, StoredSecrets } from '@longhaul/secrets';
 import { forgetVm } from '@longhaul/toolsets/vms/forget-vm';
 import {
+  guestAgentConnection,
   inspectGuest,
   inspectQemu,
   qemuConnection,
@@ -31,7 +32,7 @@ const MAX_KEY_FILE = 20_000;
 
 /** A machine that was reached, and what to write down of it. */
 interface Reached {
-  provider: 'adopted-qemu' | 'ssh';
+  provider: 'adopted-qemu' | 'guest-agent' | 'ssh';
   connection: Prisma.InputJsonObject;
   credential?: Buffer;
   facts: GuestFacts;
@@ -103,24 +104,32 @@ async function reach(options: Options): Promise<Reached> {
   const locks = join(openHome().directory, 'locks', `adopt-${randomUUID()}`);
   try {
     if (options.ssh && !options.qmp && !options.agent) return await reachBySsh(options, locks);
-    if (options.qmp && options.agent && !options.ssh && !options.key && !options['host-key'])
-      return await reachQemu(options.qmp, options.agent, locks);
+    if (options.agent && !options.ssh && !options.key && !options['host-key'])
+      return await reachByAgent(options.agent, options.qmp, locks);
   } catch (error) {
     if (error instanceof AppError) throw new UsageError(error.message);
     throw error;
   } finally {
     rmSync(locks, { recursive: true, force: true });
   }
-  throw new UsageError('Give either --qmp and --agent, or --ssh with --host-key and --key.');
+  throw new UsageError(
+    'Give either --agent, with --qmp where there is one, or --ssh with --host-key and --key.',
+  );
 }
 
-async function reachQemu(qmp: string, agent: string, locks: string): Promise<Reached> {
-  const sockets = { qmp: resolve(qmp), agent: resolve(agent) };
-  const { uuid, state } = await inspectQemu(sockets.qmp, locks);
-  if (state !== 'running') throw new UsageError(`The VM on ${sockets.qmp} is ${state}; it has to run.`);
-  const connection = checked(qemuConnection, { ...sockets, uuid });
-  const facts = await inspectGuest(new AgentChannel({ socketPath: sockets.agent, lockDirectory: locks }));
-  return { provider: 'adopted-qemu', connection, facts, powerState: 'running' };
+async function reachByAgent(path: string, qmp: string | undefined, locks: string): Promise<Reached> {
+  const agent = resolve(path);
+  const found = qmp
+    ? { provider: 'adopted-qemu' as const, connection: await connectionOf(resolve(qmp), agent, locks) }
+    : { provider: 'guest-agent' as const, connection: checked(guestAgentConnection, { agent }) };
+  const facts = await inspectGuest(new AgentChannel({ socketPath: agent, lockDirectory: locks }));
+  return { ...found, facts, powerState: 'running' };
+}
+
+async function connectionOf(qmp: string, agent: string, locks: string) {
+  const { uuid, state } = await inspectQemu(qmp, locks);
+  if (state !== 'running') throw new UsageError(`The VM on ${qmp} is ${state}; it has to run.`);
+  return checked(qemuConnection, { qmp, agent, uuid });
 }
 
 async function reachBySsh(options: Options, lockDirectory: string): Promise<Reached> {

@@ -42,7 +42,7 @@ export const USAGE = `Usage: longhaul <command>
   vm list
   vm create HOSTNAME [--user EMAIL] [--exec]
   vm start|stop|reset ID|HOSTNAME
-  vm adopt HOSTNAME --qmp SOCKET --agent SOCKET [--project NAME] [--host NAME] [--exec]
+  vm adopt HOSTNAME --agent SOCKET [--qmp SOCKET] [--project NAME] [--host NAME] [--exec]
                                 put a VM that runs under QEMU already in Longhaul's hands
   vm adopt HOSTNAME --ssh USER@HOST[:PORT] --host-key SHA256:… (--key FILE | --password-stdin) [--project NAME] …
                                 the same for any machine, by SSH

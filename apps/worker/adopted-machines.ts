@@ -2,9 +2,11 @@ import type { SshTarget } from '@longhaul/guest';
 import { parseId, type Database, type Vm } from '@longhaul/persistence';
 import type { StoredSecrets } from '@longhaul/secrets';
 import {
+  guestAgentConnection,
   qemuConnection,
   sshConnection,
   sshCredential,
+  type GuestAgentConnection,
   type Machines,
   type QemuConnection,
 } from '@longhaul/vm-providers';
@@ -19,6 +21,10 @@ export class AdoptedMachines {
 
   qemu(): Machines<QemuConnection> {
     return this.of('adopted-qemu', (vm) => qemuConnection.parse(vm.connection));
+  }
+
+  guestAgent(): Machines<GuestAgentConnection> {
+    return this.of('guest-agent', (vm) => guestAgentConnection.parse(vm.connection));
   }
 
   ssh(): Machines<SshTarget> {

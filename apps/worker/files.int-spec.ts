@@ -97,15 +97,11 @@ inGuest(`the tools for files${lacks ? `, not tested here, as that needs ${lacks}
       },
       { withinMs: 600_000 },
     );
-  /** A machine whose guest agent is that of the namespace; nobody asks for its other socket here. */
+  /** A machine whose guest agent is that of the namespace. */
   const newVm = (values = {}) =>
     makeVm(test.db, user.caller, {
-      provider: 'adopted-qemu',
-      connection: {
-        agent: guest.socketPath,
-        qmp: '/nonexistent',
-        uuid: '00000000-0000-0000-0000-000000000000',
-      },
+      provider: 'guest-agent',
+      connection: { agent: guest.socketPath },
       ...values,
     });
   const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex');

@@ -7,6 +7,7 @@ import { StoredSecrets } from '@longhaul/secrets';
 import type { Check } from '@longhaul/telemetry';
 import {
   AdoptedQemuProvider,
+  GuestAgentProvider,
   LibvirtProvider,
   QemuProvider,
   SshProvider,
@@ -44,6 +45,7 @@ export class VmProviders {
       qemu,
       ...(libvirt ? [libvirt] : []),
       new AdoptedQemuProvider({ home, machines: machines.qemu() }),
+      new GuestAgentProvider({ home, machines: machines.guestAgent() }),
       new SshProvider({ home, machines: machines.ssh() }),
     ];
     this.providers = new Map(providers.map((provider) => [provider.name, provider]));

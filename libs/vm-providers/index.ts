@@ -7,6 +7,7 @@ export { ensureSystemUser } from './qemu/programs.js';
 export { AdoptedQemuProvider } from './adopted/adopted-qemu-provider.js';
 export * from './adopted/connections.js';
 export { inspectGuest, inspectQemu, type GuestFacts } from './adopted/inspect.js';
+export { GuestAgentProvider } from './adopted/guest-agent-provider.js';
 export { SshProvider } from './adopted/ssh-provider.js';
 export { LibvirtProvider, type LibvirtOptions } from './libvirt/libvirt-provider.js';
 export { parseLibvirtNetwork } from './libvirt/domain.js';

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { TEST_SECRETS_KEYS, makeUser, makeVm, testDatabase } from '../support/database.js';
 import { CACHE } from './install.js';
-import { startProxy } from './proxy.js';
+import { startProxy } from '../support/proxy.js';
 
 /** How Longhaul is run while the suite looks at it. */
 export interface Shape {

@@ -59,6 +59,13 @@ export class Stack {
   static async start(options: StackOptions = {}): Promise<Stack> {
     const database = await testDatabase();
     const queueUrl = options.redis ? process.env.TEST_REDIS_URL! : database.url;
+    const stack = await Stack.on(database, queueUrl, options);
+    await stack.startApi();
+    return stack;
+  }
+
+  /** With no process yet. */
+  static async on(database: TestDatabase, queueUrl: string, options: StackOptions = {}): Promise<Stack> {
     // Short, as sockets live below it; and open to the user that QEMU runs as.
     const home = mkdtempSync('/tmp/lh-');
     chmodSync(home, 0o755);
@@ -73,37 +80,34 @@ export class Stack {
       accelerator: 'auto',
       runAsUser: SYSTEM_USER,
     });
-    const stack = new Stack(database, home, queueUrl, jobs, delivery, token, caller, provider, options);
-    await stack.startApi();
-    return stack;
+    return new Stack(database, home, queueUrl, jobs, delivery, token, caller, provider, options);
   }
 
   async startApi(): Promise<ChildProcess> {
     const port = this.url ? new URL(this.url).port : '0';
-    // What a test does in a minute is more than a user does.
-    const { process: api, ready } = await this.spawn('api', {
-      PORT: port,
-      RATE_CALLS: '1000000',
-      LONGHAUL_HOME: this.home,
-    });
+    const { process: api, ready } = await this.spawn('api', { PORT: port });
     this.url = `http://127.0.0.1:${ready.port}/mcp`;
     return api;
   }
 
   /** `failpoint`: where the worker ends itself, see libs/config/failpoint.ts. */
   async startWorker(failpoint = ''): Promise<ChildProcess> {
-    const env = {
-      LONGHAUL_HOME: this.home,
+    return (await this.spawn('worker', { LONGHAUL_FAILPOINT: failpoint })).process;
+  }
+
+  private envOf(app: 'api' | 'worker'): NodeJS.ProcessEnv {
+    // What a test does in a minute is more than a user does.
+    if (app === 'api') return { RATE_CALLS: '1000000' };
+    return {
       LONGHAUL_GUEST_GATEWAY: new URL(this.url).origin,
       LONGHAUL_IMAGES: IMAGES,
-      LONGHAUL_FAILPOINT: failpoint,
       JOB_LEASE_SECONDS: String(LEASE_SECONDS),
       ...(SYSTEM_USER && { VM_USER: SYSTEM_USER }),
     };
-    return (await this.spawn('worker', env)).process;
   }
 
-  private async spawn(app: string, env: NodeJS.ProcessEnv) {
+  /** The built process, once it is ready; `env` goes before what it is given anyway. */
+  async spawn(app: 'api' | 'worker', env: NodeJS.ProcessEnv) {
     const child = spawn(process.execPath, ['--enable-source-maps', join(DIST, app, 'main.js')], {
       env: {
         PATH: process.env.PATH,
@@ -111,6 +115,8 @@ export class Stack {
         SECRETS_KEYS: TEST_SECRETS_KEYS,
         QUEUE_URL: this.queueUrl,
         LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
+        LONGHAUL_HOME: this.home,
+        ...this.envOf(app),
         ...this.options.env,
         ...env,
       },

@@ -27,18 +27,29 @@ export async function testDatabase(): Promise<TestDatabase> {
   await onServer(`CREATE DATABASE ${name} TEMPLATE longhaul_template`);
   const url = new URL(process.env.TEST_DATABASE_URL!);
   url.pathname = `/${name}`;
-  const db = new Database({ DATABASE_URL: url.href, DATABASE_POOL: 10 });
+  const opened = await openDatabase(url.href);
+  return {
+    ...opened,
+    async drop() {
+      await opened.drop();
+      await onServer(`DROP DATABASE ${name} WITH (FORCE)`);
+    },
+  };
+}
+
+/** A database that is there already; dropping it only leaves it. */
+export async function openDatabase(url: string): Promise<TestDatabase> {
+  const db = new Database({ DATABASE_URL: url, DATABASE_POOL: 10 });
   const changes = new StateChanges(db);
   await changes.onModuleInit();
   return {
-    url: url.href,
+    url,
     db,
     changes,
     audit: new Audit(db),
     async drop() {
       await changes.onApplicationShutdown();
       await db.onApplicationShutdown();
-      await onServer(`DROP DATABASE ${name} WITH (FORCE)`);
     },
   };
 }

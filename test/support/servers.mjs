@@ -1,15 +1,12 @@
 // Jest's global set-up of the integration and end-to-end tests: a PostgreSQL with a migrated template database and a
 // Redis of their own, both on free ports of the loopback. Needs `npm run build`, as Jest does not transform this file.
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
 import { freePort, startEmbeddedPostgres } from '../../dist/libs/persistence/embedded/index.js';
 import { applyMigrations } from '../../dist/libs/persistence/migrate.js';
+import { startRedis } from './redis.mjs';
 
 const TEMPLATE = 'longhaul_template';
 
@@ -42,38 +39,9 @@ async function start(directory, stops) {
   template.pathname = `/${TEMPLATE}`;
   await applyMigrations(template.href);
 
-  const redisPort = await freePort(0);
-  const args = [
-    '--port',
-    redisPort,
-    '--bind',
-    '127.0.0.1',
-    '--save',
-    '',
-    '--appendonly',
-    'no',
-    '--dir',
-    directory,
-  ];
-  const redis = spawn('redis-server', args.map(String), { stdio: 'ignore' });
-  const ended = once(redis, 'exit');
-  stops.push(() => redis.kill() && ended);
-  await Promise.race([accepts(redisPort), ended.then(() => Promise.reject(new Error('redis-server ended')))]);
+  const redis = await startRedis(await freePort(0), directory);
+  stops.push(() => redis.stop());
 
   process.env.TEST_DATABASE_URL = postgres.url;
-  process.env.TEST_REDIS_URL = `redis://127.0.0.1:${redisPort}`;
-}
-
-/** Resolves once somebody listens on the port. */
-async function accepts(port) {
-  for (;;) {
-    const socket = connect(port, '127.0.0.1');
-    const open = await Promise.race([once(socket, 'connect'), once(socket, 'error')]).then(
-      () => true,
-      () => false,
-    );
-    socket.destroy();
-    if (open) return;
-    await pause(20);
-  }
+  process.env.TEST_REDIS_URL = redis.url;
 }

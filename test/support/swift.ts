@@ -20,6 +20,10 @@ export interface Swift {
   bucket: string;
   accessKeyId: string;
   secretAccessKey: string;
+  /** Its servers die; what they have stored stays. */
+  down(): Promise<void>;
+  /** They serve again, at the same ports. */
+  up(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -74,9 +78,12 @@ export async function startSwift(): Promise<Swift> {
   mkdirSync(join(directory, 'devices/disk'), { recursive: true });
   writeFileSync(join(directory, 'swift.conf'), '[swift-hash]\nswift_hash_path_suffix = test\n');
   const children: ChildProcess[] = [];
-  const stop = async () => {
-    for (const child of children)
+  const down = async () => {
+    for (const child of children.splice(0))
       if (child.exitCode === null && child.kill('SIGKILL')) await once(child, 'exit');
+  };
+  const stop = async () => {
+    await down();
     rmSync(directory, { recursive: true, force: true });
   };
   try {
@@ -88,18 +95,23 @@ export async function startSwift(): Promise<Swift> {
       if (name !== 'proxy')
         execFileSync(PYTHON, ['-c', MAKE_RING, join(directory, `${name}.ring.gz`), String(port)]);
     }
-    for (const name of ports.keys())
-      children.push(
-        spawn(PYTHON, ['-c', SERVE, directory, name], { stdio: ['ignore', 'ignore', 'inherit'] }),
-      );
     const endpoint = `http://127.0.0.1:${ports.get('proxy')}`;
-    await eventually(() => makeBucket(endpoint), { withinMs: 120_000, everyMs: 200 });
+    const up = async () => {
+      for (const name of ports.keys())
+        children.push(
+          spawn(PYTHON, ['-c', SERVE, directory, name], { stdio: ['ignore', 'ignore', 'inherit'] }),
+        );
+      await eventually(() => makeBucket(endpoint), { withinMs: 120_000, everyMs: 200 });
+    };
+    await up();
     return {
       endpoint,
       region: REGION,
       bucket: BUCKET,
       accessKeyId: ACCESS_KEY_ID,
       secretAccessKey: SECRET_ACCESS_KEY,
+      down,
+      up,
       stop,
     };
   } catch (error) {
@@ -137,6 +149,12 @@ async function makeBucket(endpoint: string): Promise<boolean> {
     maxAttempts: 1,
     credentials: { accessKeyId: ACCESS_KEY_ID, secretAccessKey: SECRET_ACCESS_KEY },
   });
-  await client.send(new CreateBucketCommand({ Bucket: BUCKET })).finally(() => client.destroy());
+  try {
+    await client.send(new CreateBucketCommand({ Bucket: BUCKET }));
+  } catch (error) {
+    if ((error as Error).name !== 'BucketAlreadyOwnedByYou') throw error;
+  } finally {
+    client.destroy();
+  }
   return true;
 }

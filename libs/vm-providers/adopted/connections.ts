@@ -15,6 +15,9 @@ export const qemuConnection = z.strictObject({
   uuid: z.guid(),
 });
 
+/** A VM of which we have the guest agent's socket only. */
+export const guestAgentConnection = qemuConnection.pick({ agent: true });
+
 /** A machine that is reached by SSH. */
 export const sshConnection = z.strictObject({
   host: z.string().regex(/^[A-Za-z0-9]([A-Za-z0-9.:%_-]{0,252}[A-Za-z0-9])?$/, 'not a host'),
@@ -29,6 +32,7 @@ export const sshCredential = z.union([
   z.strictObject({ password: z.string().min(1).max(1_000) }),
 ]);
 
+export type GuestAgentConnection = z.output<typeof guestAgentConnection>;
 export type QemuConnection = z.output<typeof qemuConnection>;
 export type SshConnectionDetails = z.output<typeof sshConnection>;
 

@@ -1,0 +1,89 @@
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+
+/** `cut`: connections are reset, new ones too. `blackhole`: all stay open, and nothing passes until it is healed. */
+export type Break = 'cut' | 'blackhole';
+
+interface Pair {
+  near: Socket;
+  far?: Socket;
+}
+
+/** The way of one process to one server, over TCP of the loopback, which a test can break and heal. */
+export class Relay {
+  private readonly pairs = new Set<Pair>();
+  private broken?: Break;
+
+  private constructor(
+    private readonly server: Server,
+    private readonly target: number,
+  ) {}
+
+  static async open(target: number): Promise<Relay> {
+    const server = createServer({ allowHalfOpen: true, noDelay: true });
+    const relay = new Relay(server, target);
+    server.on('connection', (near) => relay.accept(near));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return relay;
+  }
+
+  get port(): number {
+    return (this.server.address() as AddressInfo).port;
+  }
+
+  break(how: Break): void {
+    this.broken = how;
+    for (const pair of this.pairs) {
+      if (how === 'cut') this.drop(pair);
+      else {
+        pair.far?.unpipe(pair.near);
+        pair.near.unpipe(pair.far);
+      }
+    }
+  }
+
+  /** What was sent into a blackhole arrives now, as packets that are sent again do; so do ends of connections. */
+  heal(): void {
+    this.broken = undefined;
+    for (const pair of this.pairs) {
+      if (pair.near.destroyed || pair.far?.destroyed) this.drop(pair);
+      else this.join(pair);
+    }
+  }
+
+  close(): void {
+    this.server.close();
+    for (const pair of this.pairs) this.drop(pair);
+  }
+
+  private accept(near: Socket): void {
+    if (this.broken === 'cut') return void near.resetAndDestroy();
+    const pair = { near };
+    this.pairs.add(pair);
+    this.watch(near, pair);
+    if (!this.broken) this.join(pair);
+  }
+
+  private join(pair: Pair): void {
+    if (!pair.far) {
+      pair.far = connect({ port: this.target, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+      this.watch(pair.far, pair);
+    }
+    pair.near.pipe(pair.far).pipe(pair.near);
+  }
+
+  private watch(socket: Socket, pair: Pair): void {
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      // The other side must not hear of it while nothing passes.
+      if (this.broken !== 'blackhole') this.drop(pair);
+    });
+  }
+
+  private drop(pair: Pair): void {
+    this.pairs.delete(pair);
+    pair.near.resetAndDestroy();
+    pair.far?.resetAndDestroy();
+  }
+}
