@@ -12,7 +12,7 @@ ADD COLUMN     "queue" TEXT NOT NULL GENERATED ALWAYS AS ("lane" || '.' || coale
 
 -- From here on: what the Prisma schema cannot say.
 
-ALTER TABLE "projects" ADD CONSTRAINT "projects_concurrency" CHECK ("concurrency" > 0);
+ALTER TABLE "projects" ADD CONSTRAINT "projects_concurrency" CHECK ("concurrency" BETWEEN 1 AND 10000);
 
 -- What submitting and ending jobs looks up: who is in a project's window, and who is next.
 CREATE INDEX "jobs_window" ON "jobs" ("project_id", "queue") WHERE "place" = 'window' AND "state" IN ('queued', 'running');
