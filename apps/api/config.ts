@@ -3,7 +3,7 @@ import { artifactsConfig } from '@longhaul/artifacts';
 import { envInteger, envList } from '@longhaul/config';
 import { imagesConfig } from '@longhaul/images';
 import { jobQueueConfig } from '@longhaul/job-queue';
-import { retentionConfig } from '@longhaul/jobs';
+import { retentionConfig, submissionConfig } from '@longhaul/jobs';
 import { mcpConfig } from '@longhaul/mcp';
 import { oauthConfig } from '@longhaul/oauth';
 import { persistenceConfig } from '@longhaul/persistence';
@@ -17,6 +17,7 @@ export const apiConfig = z.object({
   ...telemetryConfig.shape,
   ...persistenceConfig.shape,
   ...jobQueueConfig.shape,
+  ...submissionConfig.shape,
   ...retentionConfig.shape,
   ...mcpConfig.shape,
   ...imagesConfig.shape,

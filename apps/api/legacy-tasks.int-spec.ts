@@ -121,6 +121,8 @@ describe.each(['false', 'true'])('tasks of 2025-11-25, sessions: %s', (MCP_SESSI
       slot: null,
       slotIndex: null,
       payload: {},
+      // The database computes it.
+      queue: undefined,
     }));
     await test.db.job.createMany({ data: copies.map(plain) as never });
     const first = await tasks.listTasks();

@@ -46,8 +46,9 @@ export const workerConfig = z.object({
     .meta({ description: 'Shown on attempts; unique among workers', default: 'host name and process id' }),
   WORKER_HOSTS: envList
     .pipe(z.array(z.string().regex(HOST_NAME)).min(1))
+    .transform((hosts) => (hosts.join() === 'none' ? [] : hosts))
     .default(['local'])
-    .describe('Hosts whose VMs this worker reaches, comma-separated'),
+    .describe('Hosts whose VMs this worker reaches, comma-separated; none: it serves the shared queues only'),
   WORKER_BULK_JOBS: envInteger(1, 2000).default(200).describe('Bulk jobs run at once, of each host'),
   WORKER_INTERACTIVE_JOBS: envInteger(1, 2000)
     .default(50)

@@ -1,5 +1,5 @@
 import { Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
-import { JobDelivery } from '@longhaul/jobs';
+import { JobDelivery, type Delivery } from '@longhaul/jobs';
 import { createLogger } from '@longhaul/telemetry';
 import { Queue } from 'bullmq';
 import { DELIVERY_TIMEOUT_MS, QueueConnection } from './connection.js';
@@ -16,15 +16,7 @@ export class BullDelivery extends JobDelivery implements OnModuleInit, OnApplica
     this.producer = connection.forProducers();
   }
 
-  async deliver({
-    jobId,
-    number,
-    queue: name,
-  }: {
-    jobId: string;
-    number: number;
-    queue: string;
-  }): Promise<void> {
+  async deliver({ jobId, number, queue: name, priority }: Delivery): Promise<void> {
     if (!this.producer.isUp()) throw new Error('the queue is away');
     const queue = this.queues.get(name) ?? this.makeQueue(name);
     let timer: NodeJS.Timeout | undefined;
@@ -34,7 +26,7 @@ export class BullDelivery extends JobDelivery implements OnModuleInit, OnApplica
     const added = queue.add(
       'job',
       { jobId },
-      { jobId: `${jobId}-${number}`, attempts: 1, removeOnComplete: true, removeOnFail: true },
+      { jobId: `${jobId}-${number}`, priority, attempts: 1, removeOnComplete: true, removeOnFail: true },
     );
     try {
       await Promise.race([added, timeout]);

@@ -48,7 +48,16 @@ export function describeDelivery(
     });
     afterAll(() => app.close());
 
-    const send = (jobId: string, number = 1) => delivery.deliver({ jobId, number, queue });
+    const send = (jobId: string, number = 1, priority = 0) =>
+      delivery.deliver({ jobId, number, queue, priority });
+    /** Has three at work, which fills the lane, until the answer is called. */
+    async function fill(): Promise<() => void> {
+      let open = () => {};
+      notebook.gate = new Promise((resolve) => (open = resolve));
+      await Promise.all([newId(), newId(), newId()].map((id) => send(id)));
+      await eventually(() => notebook.running === 3);
+      return open;
+    }
     const count = (jobId: string) => notebook.consumed.filter((id) => id === jobId).length;
 
     it('brings each id to a worker', async () => {
@@ -65,13 +74,24 @@ export function describeDelivery(
       await eventually(() => count(id) === 2);
     });
 
+    it('brings the most urgent first, those without a priority before all, and equals in turn', async () => {
+      const open = await fill();
+      const ids = Array.from({ length: 12 }, newId);
+      const priorities = [50, 50, 2, 50, 1, 0, 50, 2, 1, 0, 50, 3];
+      for (const [index, id] of ids.entries()) await send(id, 1, priorities[index]);
+      open();
+      await eventually(() => ids.every((id) => count(id) === 1));
+      const wanted = [5, 9, 4, 8, 2, 7, 11, 0, 1, 3, 6, 10].map((index) => ids[index]!);
+      const order = notebook.consumed.filter((id) => ids.includes(id));
+      // Three at a time, so that neighbours may change places.
+      order.forEach((id, index) => expect(Math.abs(wanted.indexOf(id) - index)).toBeLessThan(3));
+    });
+
     it('runs as many at once as the lane allows, and no more', async () => {
-      let open = () => {};
-      notebook.gate = new Promise((resolve) => (open = resolve));
       notebook.mostRunning = 0;
+      const open = await fill();
       const ids = Array.from({ length: 9 }, newId);
       await Promise.all(ids.map((id) => send(id)));
-      await eventually(() => notebook.running === 3);
       open();
       await eventually(() => ids.every((id) => count(id) === 1));
       expect(notebook.mostRunning).toBe(3);

@@ -9,7 +9,7 @@ it('fails at once when Redis is away, instead of keeping deliveries in memory', 
   const delivery = new BullDelivery(
     await QueueConnection.open({ DATABASE_URL, QUEUE_URL: 'redis://127.0.0.1:1' }),
   );
-  await expect(delivery.deliver({ jobId: 'x', number: 1, queue: 'bulk.x' })).rejects.toThrow(
+  await expect(delivery.deliver({ jobId: 'x', number: 1, queue: 'bulk.x', priority: 0 })).rejects.toThrow(
     'the queue is away',
   );
   await delivery.onApplicationShutdown();

@@ -14,13 +14,16 @@ import { EXEC_FORBIDDEN } from './exec-gate.js';
 import { Jobs } from './jobs.js';
 import type { Answer, Question } from './questions.js';
 import { AwaitingInput, FencedError, type AttemptRef, type FinalState } from './states.js';
-import { REDELIVER_SECONDS } from './submission.js';
+import { letNextIn } from './window.js';
 
 export const jobsConfig = z.object({
   JOB_LEASE_SECONDS: envInteger(3, 600)
     .default(30)
     .describe('After this without a heartbeat a job is given to another worker; it beats six times as often'),
 });
+
+/** How long a command that may not begin is left alone, unless somebody switches commands on. */
+const POSTPONED_SECONDS = 60;
 
 export interface Outcome {
   state: FinalState;
@@ -51,8 +54,8 @@ export class Attempts {
   }
 
   /**
-   * Takes a queued job, or nothing when another worker was faster, it has ended, or commands are switched off: then the delivery
-   * is forgotten.
+   * Takes a queued job of its project's window, or nothing when another worker was faster, it has ended, or commands are
+   * switched off: then the delivery is forgotten.
    */
   async claim(jobId: string, worker: string): Promise<Job | undefined> {
     const [row] = await this.db.$queryRaw<object[]>`
@@ -60,11 +63,17 @@ export class Attempts {
         UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker},
           lease_until = now() + ${this.leaseSeconds} * interval '1 second',
           started_at = coalesce(started_at, now()), deadline_at = now() + run_seconds * interval '1 second'
-        WHERE id = ${jobId}::uuid AND state = 'queued' AND (attempt > 0 OR deadline_at > now())
+        WHERE id = ${jobId}::uuid AND state = 'queued' AND place = 'window' AND (attempt > 0 OR deadline_at > now())
           AND NOT ${EXEC_FORBIDDEN} RETURNING *),
       attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
       SELECT * FROM claimed`;
-    return row && camelKeys<Job>(row);
+    if (row) return camelKeys<Job>(row);
+    const next = await this.db.$transaction(async (tx) => {
+      const postponed = await postpone(tx, jobId, 'queued');
+      return postponed && letNextIn(tx, postponed);
+    });
+    if (next) await this.jobs.deliver(next);
+    return undefined;
   }
 
   /**
@@ -97,16 +106,21 @@ export class Attempts {
 
   /**
    * Commits that `what` is about to be done to the guest or the provider. An intent of an earlier attempt stays as it is. When
-   * commands have been switched off since the claim, the job goes back to the queue and the attempt is fenced.
+   * commands have been switched off since the claim, the job waits until they are on and the attempt is fenced.
    */
   async intend(ref: AttemptRef, what: string, epoch?: string): Promise<void> {
-    const isPostponed = await this.fenced(ref, async (tx) => {
-      if (await postpone(tx, ref)) return true;
+    const { isPostponed, next } = await this.fenced(ref, async (tx) => {
+      const postponed = await postpone(tx, ref.jobId, 'running');
+      if (postponed) {
+        await endAttempt(tx, ref, 'switched_off');
+        return { isPostponed: true, next: await letNextIn(tx, postponed) };
+      }
       await tx.$executeRaw`
         INSERT INTO job_intents (job_id, what, attempt, epoch)
         VALUES (${ref.jobId}::uuid, ${what}, ${ref.attempt}, ${epoch ?? null}::uuid) ON CONFLICT DO NOTHING`;
-      return false;
+      return { isPostponed: false };
     });
+    if (next) await this.jobs.deliver(next);
     if (isPostponed) throw new FencedError(ref);
   }
 
@@ -131,39 +145,41 @@ export class Attempts {
     answerSeconds: number,
   ): Promise<Record<Key, Answer>> {
     const keys = Object.keys(questions) as Key[];
-    const answers = await this.fenced(ref, async (tx) => {
+    const { answers, next } = await this.fenced(ref, async (tx) => {
       const rows = await tx.jobQuestion.findMany({
         where: { jobId: ref.jobId, key: { in: keys }, answeredAt: { not: null } },
       });
       const given = new Map(rows.map(({ key, answer }) => [key, answer as Answer]));
-      if (given.size === keys.length) return given;
-      const asked = await tx.$executeRaw`
+      if (given.size === keys.length) return { answers: given };
+      const [row] = await tx.$queryRaw<object[]>`
         UPDATE jobs SET state = 'awaiting_input', lease_until = NULL,
           deadline_at = now() + ${answerSeconds} * interval '1 second'
-        WHERE id = ${ref.jobId}::uuid AND cancel_requested_at IS NULL`;
-      if (asked === 0) return given;
+        WHERE id = ${ref.jobId}::uuid AND cancel_requested_at IS NULL RETURNING *`;
+      if (!row) return { answers: given };
       await tx.$executeRaw`
         INSERT INTO job_questions (job_id, key, question)
         SELECT ${ref.jobId}::uuid, key, value FROM jsonb_each(${JSON.stringify(questions)}::jsonb) ON CONFLICT DO NOTHING`;
       await endAttempt(tx, ref, 'awaiting_input');
-      return undefined;
+      return { next: await letNextIn(tx, camelKeys<Job>(row)) };
     });
+    if (next) await this.jobs.deliver(next);
     if (!answers) throw new AwaitingInput(ref);
     const entries = keys.map((key) => [key, answers.get(key) ?? { action: 'cancel' }]);
     return Object.fromEntries(entries) as Record<Key, Answer>;
   }
 
-  /** Writes the end: state, result, slot release, attempt and audit event in one transaction. */
+  /** Writes the end: state, result, slot release, attempt, audit event and whose turn is next in one transaction. */
   async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
-    await this.fenced(ref, async (tx) => {
+    const next = await this.fenced(ref, async (tx) => {
       const [row] = await tx.$queryRaw<object[]>`
         UPDATE jobs SET state = ${outcome.state}::job_state, result = ${json(outcome.result)}::jsonb,
           error = ${json(outcome.error)}::jsonb, quarantined = ${outcome.quarantine ?? false},
           finished_at = now(), lease_until = NULL
         WHERE id = ${ref.jobId}::uuid RETURNING *`;
       await endAttempt(tx, ref, outcome.state);
-      await this.jobs.auditEnd(tx, camelKeys<Job>(row!));
+      return this.jobs.afterEnd(tx, camelKeys<Job>(row!));
     });
+    if (next) await this.jobs.deliver(next);
   }
 
   /** Gives the job back: recovery hands it to another worker after `seconds`. */
@@ -190,13 +206,17 @@ const endAttempt = (tx: Transaction, ref: AttemptRef, outcome: string) => tx.$ex
   UPDATE job_attempts SET ended_at = now(), outcome = ${outcome}
   WHERE job_id = ${ref.jobId}::uuid AND attempt = ${ref.attempt}`;
 
-async function postpone(tx: Transaction, ref: AttemptRef): Promise<boolean> {
-  const postponed = await tx.$executeRaw`
-    UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1,
-      redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second'
-    WHERE id = ${ref.jobId}::uuid AND ${EXEC_FORBIDDEN}`;
-  if (postponed > 0) await endAttempt(tx, ref, 'switched_off');
-  return postponed > 0;
+/** A command that may not begin leaves the window: nothing else waits for it. Recovery looks at it again. */
+async function postpone(
+  tx: Transaction,
+  jobId: string,
+  state: 'queued' | 'running',
+): Promise<Job | undefined> {
+  const [row] = await tx.$queryRaw<object[]>`
+    UPDATE jobs SET state = 'queued', place = 'postponed', lease_until = NULL,
+      redeliver_at = now() + ${POSTPONED_SECONDS} * interval '1 second'
+    WHERE id = ${jobId}::uuid AND state = ${state}::job_state AND place = 'window' AND ${EXEC_FORBIDDEN} RETURNING *`;
+  return row && camelKeys<Job>(row);
 }
 
 const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));

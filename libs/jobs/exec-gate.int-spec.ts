@@ -37,6 +37,12 @@ beforeEach(async () => {
 });
 
 const turn = (engaged: boolean) => setSwitch(test.db, 'exec', engaged, { actor: 'test', reason: 'incident' });
+/** As the tools do it; recovery comes by within a second. */
+async function switchOn() {
+  await turn(false);
+  await jobs.redeliverCommands();
+  await new Recovery(test.db, jobs).sweep();
+}
 const submit = async (exec?: true) => {
   const by = { userId: caller.userId };
   return (await jobs.submit({ kind: kind(exec), payload: {}, by, projectId: vm.projectId, vm })).id;
@@ -50,7 +56,7 @@ it('starts no command while the switch is on, and any other job', async () => {
   expect(await claim(command)).toBeUndefined();
   expect(await claim(other)).toMatchObject({ state: 'running' });
   expect(await stateOf(command)).toBe('queued');
-  await turn(false);
+  await switchOn();
   expect(await claim(command)).toMatchObject({ state: 'running' });
 });
 
@@ -70,7 +76,7 @@ it('gives back a command that was claimed before and has not begun', async () =>
   await expect(attempts.intend({ jobId: command, attempt }, 'command')).rejects.toThrow(FencedError);
   expect(await stateOf(command)).toBe('queued');
   expect(await attempts.intents(command)).toEqual([]);
-  await turn(false);
+  await switchOn();
   expect(await claim(command)).toMatchObject({ attempt: 2 });
 });
 
@@ -108,13 +114,4 @@ it('cancels all commands, and nothing else', async () => {
   expect(await stateOf(queued)).toBe('cancelled');
   expect(await jobs.find(running, caller)).toMatchObject({ cancelRequestedAt: expect.any(Date) });
   expect(await stateOf(other)).toBe('queued');
-});
-
-it('has commands delivered again once they are switched on', async () => {
-  const command = await submit(true);
-  await test.db
-    .$executeRaw`UPDATE jobs SET redeliver_at = now() + interval '1 min' WHERE id = ${command}::uuid`;
-  await jobs.redeliverCommands();
-  const { redeliverAt } = await test.db.job.findUniqueOrThrow({ where: { id: command } });
-  expect(redeliverAt!.getTime()).toBeLessThanOrEqual(Date.now() + 1_000);
 });

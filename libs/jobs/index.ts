@@ -1,5 +1,6 @@
 export { Attempts, jobsConfig, type Outcome, type Progress } from './attempts.js';
-export { JobDelivery } from './delivery.js';
+export { submissionConfig } from './backlog.js';
+export { JobDelivery, type Delivery } from './delivery.js';
 export { Jobs, type Actor, type JobFilter } from './jobs.js';
 export { JobsModule } from './jobs.module.js';
 export { defineJobKind, type JobKind, type Lane, type VmSlot } from './kind.js';

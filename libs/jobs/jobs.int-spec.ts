@@ -78,7 +78,7 @@ const filter = () => ({ projectIds: caller.projectIds, scopes: caller.scopes });
 /** What lies in the real queue of the VM's host, oldest first. */
 async function delivered(): Promise<string[]> {
   const queue = new Queue(`bulk.${vm.host}`, { connection: connection.forWorkers() });
-  const waiting = await queue.getJobs(['waiting']);
+  const waiting = await queue.getJobs(['waiting', 'prioritized']);
   await queue.close();
   return waiting.sort((a, b) => a.timestamp - b.timestamp).map(({ id }) => id!);
 }

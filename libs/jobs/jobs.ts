@@ -1,5 +1,6 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { Audit } from '@longhaul/audit';
+import { CONFIG } from '@longhaul/config';
 import { AppError, redactText } from '@longhaul/errors';
 import {
   Database,
@@ -11,11 +12,14 @@ import {
   type Vm,
 } from '@longhaul/persistence';
 import { metrics } from '@longhaul/telemetry';
+import type { z } from 'zod';
+import { Backlog, type submissionConfig } from './backlog.js';
 import { JobDelivery } from './delivery.js';
 import type { VmSlot } from './kind.js';
 import type { Answer, Question } from './questions.js';
-import { jobNotFound, queueName } from './states.js';
-import { REDELIVER_SECONDS, explainRefusal, insertJob, requireSlot, type Submission } from './submission.js';
+import { REDELIVER_SECONDS, jobNotFound } from './states.js';
+import { explainRefusal, insertJob, requireSlot, retryAfter, type Submission } from './submission.js';
+import { letNextIn } from './window.js';
 
 const LIVE = ['queued', 'running', 'awaiting_input'] as const;
 const WAIT_POLL_MS = 1_000;
@@ -43,31 +47,49 @@ export interface Actor {
 /** The side of jobs that clients see: submit, find, wait, cancel, answer. It never runs anything. */
 @Injectable()
 export class Jobs {
+  private readonly backlog: Backlog;
+
   constructor(
     private readonly db: Database,
     private readonly audit: Audit,
     private readonly delivery: JobDelivery,
     private readonly changes: StateChanges,
-  ) {}
+    // Only processes that serve clients have the limit; operators and workers are not held back by it.
+    @Inject(CONFIG) { QUEUE_LIMIT = Infinity }: Partial<z.output<typeof submissionConfig>> = {},
+  ) {
+    this.backlog = new Backlog(db, QUEUE_LIMIT);
+  }
 
   /**
-   * Stores the job and its audit event in one transaction, then delivers its id. With the queue away it still succeeds:
-   * recovery delivers later. Errors: `vm_command_in_progress` or `vm_busy` (details.job_id holds the slot),
-   * `idempotency_key_reused`, `rate_limited` (too many live jobs in the project).
+   * Stores the job and its audit event in one transaction, then delivers its id, if there is room in the project's window.
+   * With the queue away it still succeeds: recovery delivers later. Errors: `vm_command_in_progress` or `vm_busy`
+   * (details.job_id holds the slot), `idempotency_key_reused`, `rate_limited` (too many unfinished jobs, in the project or in
+   * all; details.retry_after in seconds).
    */
   async submit<Payload>(submission: Submission<Payload>): Promise<Job> {
     // A conflict whose cause has gone by the time it is looked for (the other job just ended) is worth another try.
+    const full = await this.backlog.isFull();
     for (let tries = 0; tries < 3; tries++) {
       const { inserted, earlier } = await this.db.$transaction(async (tx) => {
-        const inserted = await insertJob(tx, this.audit, submission);
+        const inserted = full ? undefined : await insertJob(tx, this.audit, submission);
         return {
           inserted,
           earlier: inserted ? undefined : await explainRefusal(tx, submission),
         };
       });
-      if (inserted) await this.deliver(inserted);
+      if (inserted) this.backlog.added();
+      if (inserted?.place === 'window') await this.deliver(inserted);
       const job = inserted ?? earlier;
       if (job) return job;
+      if (full) {
+        throw new AppError(
+          'rate_limited',
+          'Too much work is waiting, of all projects together; try again later.',
+          {
+            retry_after: retryAfter(this.backlog.unfinished),
+          },
+        );
+      }
     }
     throw new AppError('unavailable', 'The VM is contended right now; try again.');
   }
@@ -156,7 +178,7 @@ export class Jobs {
    * heartbeat). Has no effect on one that has ended. Answers the job as it is then. Nobody in `by` is the operator.
    */
   async cancel(jobId: string, by: Partial<Actor>): Promise<Job> {
-    return this.db.$transaction(async (tx) => {
+    const { job, next } = await this.db.$transaction(async (tx) => {
       const [row] = await tx.$queryRaw<object[]>`
         UPDATE jobs SET
           cancel_requested_at = coalesce(cancel_requested_at, now()),
@@ -165,7 +187,7 @@ export class Jobs {
             FROM (SELECT jobs.state = 'awaiting_input' OR (jobs.state = 'queued'
               AND NOT EXISTS (SELECT 1 FROM job_intents WHERE job_id = jobs.id)) AS untouched) AS u)
         WHERE id = ${jobId}::uuid AND state IN ('queued', 'running', 'awaiting_input') RETURNING *`;
-      if (!row) return tx.job.findUniqueOrThrow({ where: { id: jobId } });
+      if (!row) return { job: await tx.job.findUniqueOrThrow({ where: { id: jobId } }) };
       const job = camelKeys<Job>(row);
       const { projectId, vmId } = job;
       await this.audit.write(tx, {
@@ -176,9 +198,10 @@ export class Jobs {
         jobId,
         result: job.state,
       });
-      if (job.state === 'cancelled') await this.auditEnd(tx, job);
-      return job;
+      return { job, next: job.state === 'cancelled' ? await this.afterEnd(tx, job) : undefined };
     });
+    if (next) await this.deliver(next);
+    return job;
   }
 
   /** Ends all commands there are, running or not, as `cancel` does; answers how many. */
@@ -188,9 +211,10 @@ export class Jobs {
     return live.length;
   }
 
-  /** Has workers look again at what commands were waiting for, as they are switched on now. */
+  /** Has workers look again at commands that waited for being switched on, as they are now. */
   async redeliverCommands(): Promise<void> {
-    await this.db.$executeRaw`UPDATE jobs SET redeliver_at = now() WHERE exec AND state = 'queued'`;
+    await this.db.$executeRaw`
+      UPDATE jobs SET redeliver_at = now() WHERE exec AND state = 'queued' AND place <> 'held'`;
   }
 
   /** The questions that a job waits for, by key. */
@@ -222,7 +246,7 @@ export class Jobs {
       const isQueued = (await tx.jobQuestion.count({ where: { jobId, answeredAt: null } })) === 0;
       const [changed] = isQueued
         ? await tx.$queryRaw<object[]>`
-            UPDATE jobs SET state = 'queued', delivery = delivery + 1,
+            UPDATE jobs SET state = 'queued', delivery = delivery + 1, priority = 0,
               redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second',
               deadline_at = now() + run_seconds * interval '1 second'
             WHERE id = ${jobId}::uuid RETURNING *`
@@ -238,13 +262,15 @@ export class Jobs {
     return job;
   }
 
-  async deliver(job: Pick<Job, 'id' | 'delivery' | 'lane' | 'host'>): Promise<void> {
-    const queue = queueName(job.lane, job.host);
-    await this.delivery.deliver({ jobId: job.id, number: job.delivery, queue }).catch(() => undefined);
+  async deliver({ id: jobId, delivery: number, queue, priority }: Job): Promise<void> {
+    await this.delivery.deliver({ jobId, number, queue, priority }).catch(() => undefined);
   }
 
-  /** Writes the `job.finished` event of a job in the transaction that ended it, and counts it. */
-  async auditEnd(tx: Transaction, job: Job): Promise<void> {
+  /**
+   * What belongs into the transaction that ended a job: its `job.finished` event, and the turn of the next one, which is
+   * answered, to be delivered after the commit. The end is counted.
+   */
+  async afterEnd(tx: Transaction, job: Job): Promise<Job | undefined> {
     const { id: jobId, userId, tokenId, projectId, vmId, requestId, state, kind } = job;
     metrics.jobsEnded.inc({ kind, state });
     if (job.startedAt && job.finishedAt)
@@ -261,6 +287,7 @@ export class Jobs {
       result: state,
       code,
     });
+    return letNextIn(tx, job);
   }
 }
 

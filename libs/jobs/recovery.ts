@@ -3,7 +3,8 @@ import { AppError, type ErrorCode } from '@longhaul/errors';
 import { Database, Prisma, camelKeys, type Job, type Transaction } from '@longhaul/persistence';
 import { metrics } from '@longhaul/telemetry';
 import { Jobs } from './jobs.js';
-import { REDELIVER_SECONDS } from './submission.js';
+import { REDELIVER_SECONDS } from './states.js';
+import { RANK, letNextIn, windowsToFill } from './window.js';
 
 /** A host none of whose workers has beaten for this long is unreachable. */
 export const HOST_SILENT_SECONDS = 60;
@@ -15,6 +16,8 @@ const CLEAN_UP_SECONDS = 30;
 const ATTEMPT_LIMIT = 100;
 
 const REDELIVER_LAST_SECONDS = 60;
+/** Advisory lock of who fills windows: two at once would each fill the same room. */
+const FILLING = 7_001;
 
 /**
  * Moves on what nobody else will: expired leases, lost deliveries, passed deadlines. Every worker runs it, without a
@@ -38,6 +41,7 @@ export class Recovery {
     await this.requeueExpired();
     await this.endPastDeadline();
     await this.redeliver();
+    await this.fillWindows();
   }
 
   /** A lost attempt goes back to the queue, if there is a worker that could ask the guest how it stands. */
@@ -50,33 +54,59 @@ export class Recovery {
       ended AS (
         UPDATE job_attempts SET ended_at = now(), outcome = 'lost' FROM lost
         WHERE job_attempts.job_id = lost.id AND job_attempts.attempt = lost.attempt)
-      UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1,
+      UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1, priority = 0,
         redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second'
       FROM lost WHERE jobs.id = lost.id RETURNING jobs.*`;
     metrics.jobsRedelivered.inc({ reason: 'lease_expired' }, rows.length);
-    await this.deliverAll(rows);
+    await this.deliverAll(rows.map((row) => camelKeys<Job>(row)));
   }
 
   /** Any queued job that nobody claimed for a while is delivered again, whatever was delivered before. */
   private async redeliver(): Promise<void> {
     const rows = await this.db.$queryRaw<object[]>`
       WITH waiting AS (
-        SELECT id FROM jobs WHERE state = 'queued' AND redeliver_at < now()
+        SELECT id FROM jobs WHERE state = 'queued' AND place = 'window' AND redeliver_at < now()
         ORDER BY redeliver_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED)
-      UPDATE jobs SET delivery = delivery + 1,
+      UPDATE jobs SET delivery = delivery + 1, priority = ${RANK},
         redeliver_at = now() + least(${REDELIVER_SECONDS} * 2 ^ least(delivery, 10), ${REDELIVER_LAST_SECONDS})
           * interval '1 second'
       FROM waiting WHERE jobs.id = waiting.id RETURNING jobs.*`;
     metrics.jobsRedelivered.inc({ reason: 'unclaimed' }, rows.length);
-    await this.deliverAll(rows);
+    await this.deliverAll(rows.map((row) => camelKeys<Job>(row)));
   }
 
-  private async deliverAll(rows: object[]): Promise<void> {
-    await Promise.all(rows.map((row) => this.jobs.deliver(camelKeys<Job>(row))));
+  /**
+   * Lets in what was held back while nobody ended a job to make room: the window grew, or a job was submitted while the last
+   * one ended. Postponed jobs wait for their turn again.
+   */
+  private async fillWindows(): Promise<void> {
+    await this.db.$executeRaw`
+      UPDATE jobs SET place = 'held', redeliver_at = NULL WHERE id IN (
+        SELECT id FROM jobs WHERE state = 'queued' AND place = 'postponed' AND redeliver_at < now()
+        ORDER BY redeliver_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED)`;
+    const next = await this.db.$transaction(async (tx) => {
+      const [lock] = await tx.$queryRaw<{ isMine: boolean }[]>`
+        SELECT pg_try_advisory_xact_lock(${FILLING}) AS "isMine"`;
+      if (!lock!.isMine) return [];
+      const next: Job[] = [];
+      for (const { room, ...queue } of await windowsToFill(tx)) {
+        for (let n = 0; n < room && next.length < BATCH; n++) {
+          const job = await letNextIn(tx, queue);
+          if (!job) break;
+          next.push(job);
+        }
+      }
+      return next;
+    });
+    await this.deliverAll(next);
+  }
+
+  private async deliverAll(jobs: Job[]): Promise<void> {
+    await Promise.all(jobs.map((job) => this.jobs.deliver(job)));
   }
 
   private async endPastDeadline(): Promise<void> {
-    await this.db.$transaction(async (tx) => {
+    const next = await this.db.$transaction(async (tx) => {
       const rows = await tx.$queryRaw<(Job & { touched: boolean; alive: boolean })[]>`
         SELECT id, state, attempt, EXISTS (SELECT 1 FROM job_intents WHERE job_id = jobs.id) AS touched, ${HOST_ALIVE} AS alive
         FROM jobs
@@ -84,11 +114,14 @@ export class Recovery {
           OR (state = 'running' AND lease_until < now()
             AND ((deadline_at < now() AND NOT ${HOST_ALIVE}) OR attempt >= ${ATTEMPT_LIMIT}))
         ORDER BY deadline_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`;
-      for (const row of rows) await this.end(tx, row);
+      const next: Job[] = [];
+      for (const row of rows) next.push(...(await this.end(tx, row)));
+      return next;
     });
+    await this.deliverAll(next);
   }
 
-  private async end(tx: Transaction, job: Job & { touched: boolean; alive: boolean }): Promise<void> {
+  private async end(tx: Transaction, job: Job & { touched: boolean; alive: boolean }): Promise<Job[]> {
     // What may have begun in the guest has no known end; what never left the queue has simply failed.
     const unknown = job.state === 'running' || (job.state === 'queued' && job.touched);
     const error = pastDeadline(unknown, job);
@@ -96,7 +129,8 @@ export class Recovery {
       UPDATE jobs SET state = ${unknown ? 'unknown' : 'failed'}::job_state, quarantined = ${unknown && job.touched},
         error = ${JSON.stringify(error.toBody())}::jsonb, finished_at = now(), lease_until = NULL
       WHERE id = ${job.id}::uuid RETURNING *`;
-    await this.jobs.auditEnd(tx, camelKeys<Job>(row!));
+    const next = await this.jobs.afterEnd(tx, camelKeys<Job>(row!));
+    return next ? [next] : [];
   }
 
   /**

@@ -7,6 +7,9 @@ export type FinalState = (typeof FINAL_STATES)[number];
 export const isFinal = (state: JobState): state is FinalState =>
   (FINAL_STATES as readonly JobState[]).includes(state);
 
+/** How long after a delivery (or its failure) an unclaimed job is delivered again. */
+export const REDELIVER_SECONDS = 3;
+
 /** One attempt's right to write: every write carries it and is refused once a later attempt exists. */
 export interface AttemptRef {
   jobId: string;

@@ -3,9 +3,8 @@ import type { Audit } from '@longhaul/audit';
 import { AppError } from '@longhaul/errors';
 import { Prisma, camelKeys, newId, type Job, type Transaction } from '@longhaul/persistence';
 import type { JobKind, Lane, VmSlot } from './kind.js';
-
-/** How long after a delivery (or its failure) an unclaimed job is delivered again. */
-export const REDELIVER_SECONDS = 3;
+import { REDELIVER_SECONDS, queueName } from './states.js';
+import { turnIn } from './window.js';
 
 export interface Submission<Payload> {
   kind: JobKind<Payload, unknown>;
@@ -42,17 +41,20 @@ export async function insertJob<P>(
   const { kind, payload, by, projectId, vm } = submission;
   const slots = kind.slot && vm ? slotsOf(kind.slot, vm) : 1;
   if (kind.slot && vm) await holdStill(tx, vm.id, kind.alone);
+  const lane = submission.lane ?? kind.lane;
   const [row] = await tx.$queryRaw<object[]>`
     INSERT INTO jobs (id, kind, version, project_id, user_id, token_id, vm_id, host, lane, scope, label, payload, slot,
-      slot_index, exec, alone, run_seconds, deadline_at, delivery, redeliver_at, idempotency_key, arguments_hash, request_id,
-      tool, traceparent)
+      slot_index, exec, alone, run_seconds, deadline_at, place, delivery, redeliver_at, priority, idempotency_key,
+      arguments_hash, request_id, tool, traceparent)
     SELECT ${newId()}::uuid, ${kind.name}, ${kind.version}, ${projectId}::uuid, ${by.userId}::uuid,
-      ${by.tokenId ?? null}::uuid, ${vm?.id ?? null}::uuid, ${vm?.host ?? null}, ${submission.lane ?? kind.lane},
+      ${by.tokenId ?? null}::uuid, ${vm?.id ?? null}::uuid, ${vm?.host ?? null}, ${lane},
       ${kind.scope}, ${submission.label ?? null}, ${JSON.stringify(payload)}::jsonb, ${kind.slot ?? null}, free.slot_index,
       ${kind.exec ?? false}, ${kind.alone ?? false}, ${kind.runSeconds(payload)}::int, now() + ${submission.queueSeconds ?? kind.queueSeconds} * interval '1 second',
-      1, now() + ${REDELIVER_SECONDS} * interval '1 second', ${submission.idempotencyKey ?? null}, ${hashArguments(submission)},
-      ${submission.requestId ?? null}, ${submission.tool ?? null}, ${submission.traceparent ?? null}
-    FROM projects,
+      (CASE WHEN must_wait THEN 'held' ELSE 'window' END)::queue_place, (NOT must_wait)::int,
+      CASE WHEN NOT must_wait THEN now() + ${REDELIVER_SECONDS} * interval '1 second' END, ahead + 1,
+      ${submission.idempotencyKey ?? null}, ${hashArguments(submission)}, ${submission.requestId ?? null},
+      ${submission.tool ?? null}, ${submission.traceparent ?? null}
+    FROM projects, ${turnIn(queueName(lane, vm?.host))},
       (SELECT CASE WHEN ${kind.slot ?? null}::text IS NOT NULL THEN min(i) END AS slot_index
         FROM generate_series(0, ${slots}::int - 1) AS i
         WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE vm_id = ${vm?.id ?? null}::uuid AND slot = ${kind.slot ?? null}
@@ -111,13 +113,14 @@ export async function explainRefusal<P>(
     throw new AppError(
       'rate_limited',
       `The project has ${live} unfinished jobs, which is its limit; wait for some to end.`,
-      {
-        retry_after: 5,
-      },
+      { retry_after: retryAfter(live) },
     );
   }
   return undefined;
 }
+
+/** When to try again, in whole seconds from 5 to 60: the more jobs must end first, the later. */
+export const retryAfter = (unfinished: number) => Math.min(5 + Math.floor(unfinished / 100), 60);
 
 /** How many jobs of a VM have such a slot at once. */
 export const slotsOf = (slot: VmSlot, { commandSlots }: { commandSlots: number }) =>
