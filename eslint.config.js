@@ -65,7 +65,13 @@ function refuse(files, patterns) {
   return { files, rules: { 'no-restricted-imports': ['error', { patterns }] } };
 }
 
-const SPECS = ['**/*.spec.ts', '**/*.int-spec.ts', '**/*.e2e-spec.ts', '**/*.hand-spec.ts', '**/*.contract.ts'];
+const SPECS = [
+  '**/*.spec.ts',
+  '**/*.int-spec.ts',
+  '**/*.e2e-spec.ts',
+  '**/*.hand-spec.ts',
+  '**/*.contract.ts',
+];
 
 export default tseslint.config(
   { ignores: ['dist/', 'node_modules/', 'libs/persistence/generated/', '.longhaul/', 'coverage/'] },
