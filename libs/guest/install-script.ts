@@ -149,9 +149,10 @@ sync .
 echo installed
 `);
 
-/** Arguments: id. What comes in is where curl downloads from. */
+/** Arguments: id. What comes in is where curl downloads from, unless the program has begun: then nobody would remove it again. */
 export const KEEP_URL = script(`
 umask 077
+[ ! -d "/run/longhaul/jobs/$1" ] || exit 0
 mkdir -p /run/longhaul/files /var/lib/longhaul/files &&
   cat >/run/longhaul/files/$1.new && mv -f /run/longhaul/files/$1.new /run/longhaul/files/$1.url
 `);

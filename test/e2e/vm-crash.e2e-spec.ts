@@ -31,6 +31,7 @@ async function through(
     beforeLast,
   }: { afterFirst?: (id: string) => Promise<void>; beforeLast?: () => Promise<void> } = {},
 ): Promise<Answer> {
+  await stack.killWorkers();
   let id = '';
   for (const point of points) {
     const worker = await stack.startWorker(`${point}:SIGKILL`);
