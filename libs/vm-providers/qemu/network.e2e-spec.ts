@@ -123,18 +123,18 @@ const title = canTest
     await sh(one, 'setsid sh -c "sleep 1; reboot" >/dev/null 2>&1 &');
 
     const observer = new Observer({ WORKER_HOSTS: ['here'] }, db, { of: () => provider });
-    const renewed = await eventually(
+    await eventually(
       async () => {
         // As if time had passed since the last look.
         await db.$executeRaw`UPDATE vms SET observed = observed - 'agent_asked_at'`;
         await observer.round();
         const vm = await db.vm.findUniqueOrThrow({ where: { id: one } });
-        return vm.epoch !== epoch && vm.epoch;
+        // A guest that was too busy to be greeted is greeted anew, in the name of another epoch.
+        const inGuest = () => provider.guest(one).session(readEpoch);
+        return vm.epoch !== epoch && (await inGuest().catch(() => undefined)) === vm.epoch;
       },
       { withinMs: 240_000, everyMs: 200 },
     );
-    // The session that greets writes it last.
-    await eventually(async () => (await provider.guest(one).session(readEpoch)) === renewed);
     expect(await sh(one, 'ip -o -4 address show eth0')).toContain(`inet ${await addressOf(one)}/24 `);
     expect(reaches(host, await addressOf(one))).toBe(true);
   }, 300_000);
