@@ -10,7 +10,7 @@ async function start({ caller, token }: Awaited<ReturnType<typeof makeUser>>) {
   const vm = await makeVm(test.db, caller);
   return callTool(mcpUrl(api.port), token, 'start_vm_command', { vm_id: vm.id, command: 'sleep 1000' });
 }
-const refused = { isError: true, code: 'rate_limited', details: { retry_after: 5 } };
+const refused = { code: 'rate_limited', details: { retry_after: 5 } };
 
 it('says when to try again, to a project that has too much to do, then to everybody', async () => {
   await makeHost(test.db);
