@@ -53,9 +53,9 @@ async function askAgent(
       async (session) => {
         await session.ping();
         answered = true;
-        // Without an epoch on its row, nothing of ours was ever in this guest.
-        if (vm.epoch && (await readEpoch(session)) !== vm.epoch)
-          await currentEpoch(db, vm.id, provider, session);
+        // Without an epoch on its row, nothing of ours was ever in this guest. One with another epoch is left to the next job: it
+        // may belong to a second row of the same machine, and the two would fight over it.
+        if (vm.epoch && !(await readEpoch(session))) await currentEpoch(db, vm.id, provider, session);
         return diskDue ? await readDisk(session) : {};
       },
       { waitMs: 0, holdMs: HOLD_MS },
