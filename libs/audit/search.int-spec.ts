@@ -11,7 +11,8 @@ beforeAll(async () => {
 afterAll(() => test.drop());
 
 const record = (entry: Partial<AuditEntry>) => test.audit.record({ event: 'call', ...entry });
-const day = (n: number) => new Date(Date.now() + n * 86_400_000);
+const now = Date.now();
+const day = (n: number) => new Date(now + n * 86_400_000);
 const month = { from: day(-30), to: day(1) };
 
 async function ids(filter: AuditFilter): Promise<bigint[]> {
