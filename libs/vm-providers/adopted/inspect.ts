@@ -1,5 +1,5 @@
 import { AppError } from '@longhaul/errors';
-import type { GuestChannel } from '@longhaul/guest';
+import type { GuestChannel, GuestSession } from '@longhaul/guest';
 import { ANY_VM, NoProcess, withQmp } from '../qemu/qmp.js';
 
 /** What a machine says of itself. Sizes are those of the whole machine and of its root file system. */
@@ -24,7 +24,9 @@ df -Pk / | { read -r line; read -r device size rest; echo "$size"; }
 /** Looks whether commands can run there. Errors: those of the channel; `guest_missing_dependency`. */
 export async function inspectGuest(channel: GuestChannel): Promise<GuestFacts> {
   const program = { path: 'sh', args: ['-c', FACTS] };
-  const { exitCode, stdout, stderr } = await channel.session((guest) => guest.run(program, 10_000));
+  // The first login to a busy machine may take long, and nobody else waits for it yet.
+  const inspect = (guest: GuestSession) => guest.run(program, 10_000);
+  const { exitCode, stdout, stderr } = await channel.session(inspect, { holdMs: 60_000 });
   const lines = stdout.toString('utf8').split('\n');
   const [hostname = '', system = ''] = lines.map((line) => line.replace(/[^ -~]/g, '').slice(0, 100));
   const [cpus, memoryKb, diskKb] = lines.slice(2, 5).map(Number);
