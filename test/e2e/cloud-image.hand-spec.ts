@@ -5,9 +5,9 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { utils } from 'ssh2';
 import { run } from '../../libs/vm-providers/qemu/programs.js';
 import { endOf, IMAGES, isHashOf, Stack, type Answer, type Call } from './stack.js';
+import { makeSshKey } from '../support/ssh-key.js';
 
 // One VM of a cloud image, by the tools: Debian's own cloud-init, GRUB and systemd. Run by hand, `npm run test:cloud-image`.
 
@@ -16,7 +16,7 @@ const BOOT_MS = 900_000;
 const folder = mkdtempSync(join(tmpdir(), 'lh-'));
 const mirror = createServer((_request, response) => void createReadStream(built).pipe(response));
 const built = join(IMAGES, 'test-cloud-image.qcow2');
-const { private: privateKey, public: publicKey } = utils.generateKeyPairSync('ed25519');
+const { private: privateKey, public: publicKey } = makeSshKey();
 
 let stack: Stack;
 let call: Call;

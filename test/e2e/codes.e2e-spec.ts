@@ -4,11 +4,12 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createToken } from '@longhaul/access';
 import { newId, type Vm } from '@longhaul/persistence';
-import { Client, utils } from 'ssh2';
+import { Client } from 'ssh2';
 import { fingerprintOf } from '../../libs/guest/ssh/target.js';
 import { withQmp } from '../../libs/vm-providers/qemu/qmp.js';
 import { vmFiles } from '../../libs/vm-providers/qemu/vm-files.js';
 import { eventually } from '../support/eventually.js';
+import { makeSshKey } from '../support/ssh-key.js';
 import { Stack, readToEnd, sha256, type Call } from './stack.js';
 
 // Every code and status of the tools for one VM, provoked for real: by its guest agent, and as a machine by SSH.
@@ -34,7 +35,7 @@ afterAll(() => stack?.stop());
 const SSHD = 'mkdir -p /run/sshd; ssh-keygen -A >/dev/null; setsid /usr/sbin/sshd';
 
 async function adoptBySsh(): Promise<Vm> {
-  const key = utils.generateKeyPairSync('ed25519');
+  const key = makeSshKey();
   const letIn = `mkdir -p -m 700 /root/.ssh; echo '${key.public}' >/root/.ssh/authorized_keys`;
   const hostKey = await inGuest(made, `${letIn}; ${SSHD}; cat /etc/ssh/ssh_host_ed25519_key.pub`);
   const forward = { 'command-line': 'hostfwd_add net0 tcp:127.0.0.1:0-:22' };
@@ -265,7 +266,7 @@ it('rate_limited: more files announced than anybody needs', async () => {
 it('a reinstallation lets a registered key in', async () => {
   const { images } = (await call('list_images')) as unknown as { images: { image: string }[] };
   expect(images.map(({ image }) => image)).toEqual(expect.arrayContaining(['debian-12', 'busybox']));
-  const { public: key } = utils.generateKeyPairSync('ed25519', { comment: 'laptop' });
+  const { public: key } = makeSshKey({ comment: 'laptop' });
   const { ssh_key_id: id } = await call('add_ssh_key', { name: 'laptop', public_key: key });
   const { ssh_keys: keys } = await call('list_ssh_keys');
   expect(keys).toEqual([expect.objectContaining({ ssh_key_id: id, name: 'laptop' })]);

@@ -15,8 +15,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SshChannel, type SshTarget } from '@longhaul/guest';
 import { freePort } from '@longhaul/persistence/embedded';
-import { utils } from 'ssh2';
 import { eventually } from './eventually.js';
+import { makeSshKey } from './ssh-key.js';
 
 const IMAGES = process.env.TEST_IMAGES ?? '/var/lib/longhaul/images';
 const UNSHARE = ['-m', '-p', '-f', '-u', '-i', '--kill-child'];
@@ -74,7 +74,7 @@ export async function startNamespaceSshd(): Promise<NamespaceSshd> {
   const base = mkdtempSync(join(tmpdir(), 'longhaul-sshd-'));
   const root = join(base, 'root');
   unpack(findImage()!, base, root);
-  const [hostKey, userKey] = [utils.generateKeyPairSync('ed25519'), utils.generateKeyPairSync('ed25519')];
+  const [hostKey, userKey] = [makeSshKey(), makeSshKey()];
   addUsers(root, hostKey.private, userKey.public);
 
   const port = await freePort();

@@ -5,11 +5,12 @@ import type { Writable } from 'node:stream';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Server, utils, type Connection, type ServerChannel } from 'ssh2';
+import { makeSshKey } from '../../../test/support/ssh-key.js';
 import { SshChannel, type SshChannelOptions } from './ssh-channel.js';
 import { checkPrivateKey, fingerprintOf, parseHostKey } from './target.js';
 
-const hostKey = utils.generateKeyPairSync('ed25519');
-const userKey = utils.generateKeyPairSync('ed25519');
+const hostKey = makeSshKey();
+const userKey = makeSshKey();
 const fingerprint = fingerprintOf(Buffer.from(hostKey.public.split(' ')[1]!, 'base64'));
 const unreachable = (message?: RegExp) => ({
   code: 'guest_unreachable',
@@ -212,7 +213,7 @@ describe('keys', () => {
     checkPrivateKey(userKey.private);
     expect(() => checkPrivateKey(userKey.public)).toThrow(/public key/);
     expect(() => checkPrivateKey('nonsense')).toThrow(/no private key/);
-    const locked = utils.generateKeyPairSync('ed25519', {
+    const locked = makeSshKey({
       passphrase: 'x',
       cipher: 'aes256-ctr',
       rounds: 16,

@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { utils } from 'ssh2';
 import {
   type NamespaceSshd,
   namespaceSshdLacks,
   startNamespaceSshd,
   startNamespaceSshdForOperator,
 } from '../../../test/support/namespace-sshd.js';
+import { makeSshKey } from '../../../test/support/ssh-key.js';
 import { eventually } from '../../../test/support/eventually.js';
 import { describeGuestChannel } from '../channel.contract.js';
 import { describeCommands } from '../command.contract.js';
@@ -67,7 +67,7 @@ function inDetail(): void {
   });
 
   it('tells the wrong key, the wrong password and the wrong user from a machine that is away', async () => {
-    const other = utils.generateKeyPairSync('ed25519').private;
+    const other = makeSshKey().private;
     for (const change of [
       { privateKey: other },
       { user: 'nobody' },

@@ -1,8 +1,9 @@
 import ssh2 from 'ssh2';
+import { makeSshKey } from '../../../test/support/ssh-key.js';
 import { parsePublicKey } from './public-key.js';
 
 const { generateKeyPairSync } = ssh2.utils;
-const ed25519 = generateKeyPairSync('ed25519').public;
+const ed25519 = makeSshKey().public;
 const rsa = (bits: number) => generateKeyPairSync('rsa', { bits }).public;
 
 it.each([
@@ -46,7 +47,7 @@ it.each([
   ['two lines', `${ed25519}\n${ed25519}`],
   ['a comment with a line break', `${ed25519} me\nssh-rsa AAAA`],
   ['a comment with a NUL', `${ed25519} me\0`],
-  ['a private key', generateKeyPairSync('ed25519').private],
+  ['a private key', makeSshKey().private],
   ['more than 8 KiB', `${ed25519} ${'a'.repeat(9000)}`],
 ])('refuses %s', (_name, text) => {
   expect(parsePublicKey(text)).toBeUndefined();
