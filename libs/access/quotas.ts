@@ -32,11 +32,13 @@ export async function resourcesOf(projectId: string, db: Transaction): Promise<R
   return { vms, cpus: sum.cpus ?? 0, memoryMb: sum.memoryMb ?? 0, diskGb: sum.diskGb ?? 0 };
 }
 
+/** How many jobs of a project are queued, running or await input. */
+export const unfinishedJobs = (projectId: string, db: Transaction): Promise<number> =>
+  db.job.count({ where: { projectId, state: { in: ['queued', 'running', 'awaiting_input'] } } });
+
 /** How much of each limit a project uses now. */
 export async function usedOf(projectId: string, db: Transaction): Promise<ProjectLimits> {
   const { vms, cpus, memoryMb, diskGb } = await resourcesOf(projectId, db);
-  const liveJobLimit = await db.job.count({
-    where: { projectId, state: { in: ['queued', 'running', 'awaiting_input'] } },
-  });
+  const liveJobLimit = await unfinishedJobs(projectId, db);
   return { vmLimit: vms, cpuLimit: cpus, memoryLimitMb: memoryMb, diskLimitGb: diskGb, liveJobLimit };
 }

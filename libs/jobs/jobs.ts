@@ -67,8 +67,8 @@ export class Jobs {
    * all; details.retry_after in seconds).
    */
   async submit<Payload>(submission: Submission<Payload>): Promise<Job> {
-    // A conflict whose cause has gone by the time it is looked for (the other job just ended) is worth another try.
     const full = await this.backlog.isFull();
+    // A conflict whose cause has gone by the time it is looked for (the other job just ended) is worth another try.
     for (let tries = 0; tries < 3; tries++) {
       const { inserted, earlier } = await this.db.$transaction(async (tx) => {
         const inserted = full ? undefined : await insertJob(tx, this.audit, submission);
@@ -82,12 +82,11 @@ export class Jobs {
       const job = inserted ?? earlier;
       if (job) return job;
       if (full) {
+        const details = { retry_after: retryAfter(this.backlog.unfinished) };
         throw new AppError(
           'rate_limited',
           'Too much work is waiting, of all projects together; try again later.',
-          {
-            retry_after: retryAfter(this.backlog.unfinished),
-          },
+          details,
         );
       }
     }

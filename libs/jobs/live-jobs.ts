@@ -9,8 +9,7 @@ const LANES = ['interactive', 'bulk'];
 interface Live {
   kind: string;
   state: 'queued' | 'running' | 'awaiting_input';
-  lane: string;
-  host: string | null;
+  queue: string;
   count: number;
 }
 
@@ -20,18 +19,18 @@ export async function measureJobs(db: Database): Promise<void> {
   for (const gauge of [liveJobs, queueWaiting, hostHeartbeatAge]) gauge.reset();
   const [live, hosts] = await Promise.all([
     db.$queryRaw<Live[]>`
-      SELECT kind, state, lane, host, count(*)::int AS count FROM (
-        SELECT kind, state, lane, host FROM jobs WHERE state IN ('queued', 'running', 'awaiting_input') LIMIT ${JOBS_MAX}) AS live
-      GROUP BY 1, 2, 3, 4`,
+      SELECT kind, state, queue, count(*)::int AS count FROM (
+        SELECT kind, state, queue FROM jobs WHERE state IN ('queued', 'running', 'awaiting_input') LIMIT ${JOBS_MAX}) AS live
+      GROUP BY 1, 2, 3`,
     db.$queryRaw<{ name: string; age: number }[]>`
       SELECT name, extract(epoch FROM now() - beat_at)::float AS age FROM hosts`,
   ]);
   // A queue that is empty says so, for who reckons with it.
   for (const host of [null, ...hosts.map(({ name }) => name)])
     for (const lane of LANES) queueWaiting.set({ queue: queueName(lane, host) }, 0);
-  for (const { kind, state, lane, host, count } of live) {
+  for (const { kind, state, queue, count } of live) {
     liveJobs.inc({ kind, state }, count);
-    if (state === 'queued') queueWaiting.inc({ queue: queueName(lane, host) }, count);
+    if (state === 'queued') queueWaiting.inc({ queue }, count);
   }
   for (const { name, age } of hosts) hostHeartbeatAge.set({ host: name }, age);
 }

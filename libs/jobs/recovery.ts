@@ -115,13 +115,19 @@ export class Recovery {
             AND ((deadline_at < now() AND NOT ${HOST_ALIVE}) OR attempt >= ${ATTEMPT_LIMIT}))
         ORDER BY deadline_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`;
       const next: Job[] = [];
-      for (const row of rows) next.push(...(await this.end(tx, row)));
+      for (const row of rows) {
+        const job = await this.end(tx, row);
+        if (job) next.push(job);
+      }
       return next;
     });
     await this.deliverAll(next);
   }
 
-  private async end(tx: Transaction, job: Job & { touched: boolean; alive: boolean }): Promise<Job[]> {
+  private async end(
+    tx: Transaction,
+    job: Job & { touched: boolean; alive: boolean },
+  ): Promise<Job | undefined> {
     // What may have begun in the guest has no known end; what never left the queue has simply failed.
     const unknown = job.state === 'running' || (job.state === 'queued' && job.touched);
     const error = pastDeadline(unknown, job);
@@ -129,8 +135,7 @@ export class Recovery {
       UPDATE jobs SET state = ${unknown ? 'unknown' : 'failed'}::job_state, quarantined = ${unknown && job.touched},
         error = ${JSON.stringify(error.toBody())}::jsonb, finished_at = now(), lease_until = NULL
       WHERE id = ${job.id}::uuid RETURNING *`;
-    const next = await this.jobs.afterEnd(tx, camelKeys<Job>(row!));
-    return next ? [next] : [];
+    return this.jobs.afterEnd(tx, camelKeys<Job>(row!));
   }
 
   /**

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { unfinishedJobs } from '@longhaul/access';
 import type { Audit } from '@longhaul/audit';
 import { AppError } from '@longhaul/errors';
 import { Prisma, camelKeys, newId, type Job, type Transaction } from '@longhaul/persistence';
@@ -106,9 +107,7 @@ export async function explainRefusal<P>(
   }
   if (kind.slot && vm) await requireSlot(tx, vm, kind.slot, kind.alone);
   const project = await tx.project.findUniqueOrThrow({ where: { id: submission.projectId } });
-  const live = await tx.job.count({
-    where: { projectId: project.id, state: { in: ['queued', 'running', 'awaiting_input'] } },
-  });
+  const live = await unfinishedJobs(project.id, tx);
   if (live >= project.liveJobLimit) {
     throw new AppError(
       'rate_limited',

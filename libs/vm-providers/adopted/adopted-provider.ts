@@ -31,10 +31,14 @@ export abstract class AdoptedProvider<Connection> extends VmProvider {
     super();
   }
 
-  abstract override observe(id: string): Promise<VmObservation>;
   protected abstract open(id: string, connection: Connection): GuestChannel;
   /** Ends what a channel holds, when it is replaced. */
   protected abstract leave(channel: GuestChannel): void;
+
+  /** Where there is only a channel, nobody knows more than that it is there: were it said to be off, its commands would be given up. */
+  async observe(id: string): Promise<VmObservation> {
+    return { power: (await this.options.machines.find(id)) ? 'running' : 'absent' };
+  }
 
   create(): Promise<void> {
     return Promise.reject(

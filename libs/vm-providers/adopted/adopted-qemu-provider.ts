@@ -16,7 +16,7 @@ export class AdoptedQemuProvider extends AdoptedProvider<QemuConnection> {
   override readonly name = 'adopted-qemu';
   override readonly abilities: ReadonlySet<VmAbility> = new Set<VmAbility>(['power']);
 
-  async observe(id: string): Promise<VmObservation> {
+  override async observe(id: string): Promise<VmObservation> {
     const connection = await this.options.machines.find(id);
     if (!connection) return { power: 'absent' };
     const state = await this.state(this.files(id, connection));

@@ -1,16 +1,11 @@
 import { lookup } from 'node:dns/promises';
 import { SshChannel, type GuestChannel, type SshTarget } from '@longhaul/guest';
-import type { VmAddress, VmObservation } from '../provider.js';
+import type { VmAddress } from '../provider.js';
 import { AdoptedProvider } from './adopted-provider.js';
 
 /** Machines of any kind that are reached by SSH, and by nothing else. */
 export class SshProvider extends AdoptedProvider<SshTarget> {
   override readonly name = 'ssh';
-
-  /** Nobody here knows more than that it is there: were it said to be off, its commands would be given up. */
-  async observe(id: string): Promise<VmObservation> {
-    return { power: (await this.options.machines.find(id)) ? 'running' : 'absent' };
-  }
 
   override async addresses(id: string): Promise<VmAddress[]> {
     const { host } = await this.found(id);
