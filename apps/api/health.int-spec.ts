@@ -1,15 +1,13 @@
 import { jest } from '@jest/globals';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { applyMigrations } from '@longhaul/persistence/migrate';
-import { freePort, startEmbeddedPostgres } from '@longhaul/persistence/embedded';
+import { postgresServer, redisServer, type Server } from '../../test/support/cluster-servers.js';
 import { eventually } from '../../test/support/eventually.js';
 import { startTestApi, testApi } from '../../test/support/mcp.js';
-import { SWIFT_LACKS, startSwift } from '../../test/support/swift.js';
+import { SWIFT_LACKS, startSwift, swiftEnv } from '../../test/support/swift.js';
 import type { ApiServer } from './server.js';
 
 jest.setTimeout(240_000);
@@ -26,30 +24,14 @@ afterEach(async () => {
   while (ends.length > 0) await ends.pop()!();
 });
 
-/** A PostgreSQL of the test's own, which can be stopped and come back as it was. */
-async function postgres() {
-  const options = { directory: join(directory, 'postgres'), runAsUser: 'nobody' };
-  let running = await startEmbeddedPostgres(options);
-  ends.push(() => running.stop());
-  return {
-    url: running.url,
-    stop: () => running.stop(),
-    start: async () => void (running = await startEmbeddedPostgres(options)),
-  };
+/** Of the test's own: it can be stopped, and come back at the same address. */
+async function own(starting: Promise<Server>): Promise<Server> {
+  const server = await starting;
+  ends.push(() => server.stop());
+  return server;
 }
-
-async function redis() {
-  const port = await freePort(0);
-  const words = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--dir', directory];
-  const start = () => spawn('redis-server', words, { stdio: 'ignore' });
-  let running = start();
-  const stop = async () => {
-    if (running.exitCode === null && running.signalCode === null && running.kill())
-      await once(running, 'exit');
-  };
-  ends.push(stop);
-  return { url: `redis://127.0.0.1:${port}`, stop, start: async () => void (running = start()) };
-}
+const postgres = () => own(postgresServer(join(directory, 'postgres')));
+const redis = () => own(redisServer(directory));
 
 const answers = (port: number, path: string, host = '127.0.0.1') =>
   new Promise<[number | undefined, string]>((resolve, reject) => {
@@ -102,17 +84,7 @@ onSwift(`turns unready while its bucket is away ${SWIFT_LACKS ?? ''}`, async () 
   ends.push(() => swift.stop());
   const database = await postgres();
   await applyMigrations(database.url);
-  const { port } = await startApi(
-    {
-      ARTIFACTS_STORE: 's3',
-      S3_ENDPOINT: swift.endpoint,
-      S3_REGION: swift.region,
-      S3_BUCKET: swift.bucket,
-      S3_ACCESS_KEY_ID: swift.accessKeyId,
-      S3_SECRET_ACCESS_KEY: swift.secretAccessKey,
-    },
-    database.url,
-  );
+  const { port } = await startApi(swiftEnv(swift), database.url);
   await isReady(port);
   await swift.stop();
   await lacks(port, 'artifacts');

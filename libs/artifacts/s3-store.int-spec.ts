@@ -1,4 +1,4 @@
-import { SWIFT_LACKS, startSwift, type Swift } from '../../test/support/swift.js';
+import { SWIFT_LACKS, startSwift, swiftEnv, type Swift } from '../../test/support/swift.js';
 import { testArtifacts, withStore } from '../../test/support/artifacts.js';
 import { testDatabase } from '../../test/support/database.js';
 import { artifactsConfig, type ArtifactsConfig } from './config.js';
@@ -25,14 +25,5 @@ else {
 }
 
 function configOf(swift: Swift): ArtifactsConfig {
-  const values = {
-    ARTIFACTS_STORE: 's3',
-    S3_ENDPOINT: swift.endpoint,
-    S3_REGION: swift.region,
-    S3_BUCKET: swift.bucket,
-    S3_ACCESS_KEY_ID: swift.accessKeyId,
-    S3_SECRET_ACCESS_KEY: swift.secretAccessKey,
-    S3_CONDITIONAL_WRITES: 'false',
-  };
-  return { ...artifactsConfig.parse(values), LONGHAUL_HOME: '/nowhere' };
+  return { ...artifactsConfig.parse(swiftEnv(swift)), LONGHAUL_HOME: '/nowhere' };
 }

@@ -1,21 +1,11 @@
 import { JobLog } from '@longhaul/job-log';
 import { newId, type Job } from '@longhaul/persistence';
-import { z } from 'zod';
 import { makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { HandWorker, NoDelivery } from '../../test/support/hand-worker.js';
-import { Jobs, Retention, defineJobKind } from './index.js';
+import { work } from '../../test/support/work.js';
+import { Jobs, Retention } from './index.js';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
-const kind = defineJobKind({
-  name: 'test.kept',
-  version: 1,
-  payload: z.strictObject({}),
-  result: z.strictObject({}),
-  scope: 'vms:exec',
-  lane: 'bulk',
-  queueSeconds: 60,
-  runSeconds: () => 60,
-});
 const question = { message: 'Which?', schema: { type: 'object' as const, properties: {} } };
 
 let test: TestDatabase;
@@ -36,7 +26,7 @@ const never = new AbortController().signal;
 async function makeJob(outcome?: { state: 'succeeded' | 'unknown'; quarantine?: boolean }): Promise<Job> {
   const { caller } = await makeUser(test.db);
   const by = { userId: caller.userId };
-  const job = await jobs.submit({ kind, payload: {}, by, projectId: caller.projectIds[0]! });
+  const job = await jobs.submit({ kind: work, payload: {}, by, projectId: caller.projectIds[0]! });
   await worker.ask(await worker.claim(job.id), { a: question });
   await jobs.answer(job.id, { a: { action: 'decline' } }, by);
   const ref = await worker.claim(job.id);

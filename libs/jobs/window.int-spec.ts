@@ -1,22 +1,12 @@
 import type { Caller } from '@longhaul/access';
 import { setSwitch } from '@longhaul/access';
 import { newId, type Job } from '@longhaul/persistence';
-import { z } from 'zod';
 import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { HandWorker } from '../../test/support/hand-worker.js';
-import { JobDelivery, Jobs, Recovery, defineJobKind, type Delivery } from './index.js';
+import { work } from '../../test/support/work.js';
+import { JobDelivery, Jobs, Recovery, type Delivery } from './index.js';
 
-const kind = defineJobKind({
-  name: 'test.work',
-  version: 1,
-  payload: z.strictObject({}),
-  result: z.strictObject({}),
-  scope: 'vms:exec',
-  lane: 'bulk',
-  queueSeconds: 60,
-  runSeconds: () => 60,
-});
-const command = { ...kind, name: 'test.command', exec: true as const };
+const command = { ...work, name: 'test.command', exec: true as const };
 const question = { message: 'Which?', schema: { type: 'object' as const, properties: {} } };
 
 /** Keeps what it was given. What the queues do with it is in the contract of job-queue. */
@@ -54,7 +44,7 @@ beforeEach(async () => {
 const limit = (data: { concurrency?: number; liveJobLimit?: number }) =>
   test.db.project.update({ where: { id: caller.projectIds[0]! }, data });
 const submit = (more: object = {}) =>
-  jobs.submit({ kind, payload: {}, by: caller, projectId: caller.projectIds[0]!, ...more });
+  jobs.submit({ kind: work, payload: {}, by: caller, projectId: caller.projectIds[0]!, ...more });
 /** One after the other, so that there is an order. */
 async function submitMany(count: number, more: object = {}): Promise<Job[]> {
   const made: Job[] = [];
@@ -221,7 +211,7 @@ describe('limits', () => {
 
   it('holds for all projects together, but not for the same request again', async () => {
     const limited = new Jobs(test.db, test.audit, sent, test.changes, { QUEUE_LIMIT: 2 });
-    const submission = { kind, payload: {}, by: caller, projectId: caller.projectIds[0]! };
+    const submission = { kind: work, payload: {}, by: caller, projectId: caller.projectIds[0]! };
     await submit();
     const other = (await makeUser(test.db)).caller;
     const theirs = { ...submission, by: other, projectId: other.projectIds[0]!, idempotencyKey: newId() };

@@ -12,7 +12,7 @@ import { makeVm, openDatabase } from './database.js';
 import { startNamespaceAgent, type NamespaceAgent, type NamespaceAgentOptions } from './namespace-agent.js';
 import { startProxy } from './proxy.js';
 import { Relay, type Break } from './relay.js';
-import { SWIFT_LACKS } from './swift.js';
+import { SWIFT_LACKS, swiftEnv } from './swift.js';
 
 export type ServerName = 'postgres' | 'redis' | 'swift';
 
@@ -97,14 +97,7 @@ export class Cluster {
   private async startSwift(): Promise<NodeJS.ProcessEnv> {
     const { swift } = await this.add('swift', swiftServer());
     this.stops.push(() => swift.stop());
-    return {
-      ARTIFACTS_STORE: 's3',
-      S3_REGION: swift.region,
-      S3_BUCKET: swift.bucket,
-      S3_ACCESS_KEY_ID: swift.accessKeyId,
-      S3_SECRET_ACCESS_KEY: swift.secretAccessKey,
-      S3_CONDITIONAL_WRITES: 'false',
-    };
+    return swiftEnv(swift);
   }
 
   /** Where each server is for this process: at a relay of its own. */
@@ -122,7 +115,7 @@ export class Cluster {
       urls[server] = url.href;
     }
     const servers = { DATABASE_URL: urls.postgres, QUEUE_URL: urls.redis, S3_ENDPOINT: urls.swift };
-    this.members.set(name, { app, env: { ...servers, ...env }, relays });
+    this.members.set(name, { app, env: { ...env, ...servers }, relays });
   }
 
   /** `api-2` or `worker-1`, say, which must be down; resolves once it is ready. */

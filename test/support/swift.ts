@@ -27,6 +27,17 @@ export interface Swift {
   stop(): Promise<void>;
 }
 
+/** How an app keeps its artifacts there. */
+export const swiftEnv = (swift: Swift) => ({
+  ARTIFACTS_STORE: 's3',
+  S3_ENDPOINT: swift.endpoint,
+  S3_REGION: swift.region,
+  S3_BUCKET: swift.bucket,
+  S3_ACCESS_KEY_ID: swift.accessKeyId,
+  S3_SECRET_ACCESS_KEY: swift.secretAccessKey,
+  S3_CONDITIONAL_WRITES: 'false',
+});
+
 const ACCESS_KEY_ID = 'test:tester';
 const SECRET_ACCESS_KEY = 'testing';
 const REGION = 'us-east-1';
