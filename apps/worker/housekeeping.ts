@@ -89,8 +89,10 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     const job = await this.recovery.takeQuarantined(this.config.WORKER_HOSTS);
     if (!job) return;
     const handler = this.handlers.get(job.kind);
+    // A newer worker tries it, in its turn.
+    if (!handler) return;
     const vmProvider = this.providers.of.bind(this.providers);
-    await handler?.cleanUp?.({ job, attempts: this.attempts, db: this.db, vmProvider });
+    await handler.cleanUp?.({ job, attempts: this.attempts, db: this.db, vmProvider });
     await this.recovery.release(job.id);
     this.log.info({ jobId: job.id }, 'quarantine lifted');
   }

@@ -8,7 +8,7 @@ import { Attempts, Jobs, defineJobKind, type Answer, type Question } from '@long
 import type { Job } from '@longhaul/persistence';
 import { Secrets, StoredSecrets } from '@longhaul/secrets';
 import { correlation, setLogLevel } from '@longhaul/telemetry';
-import { Handlers, defineHandler, type JobContext } from '@longhaul/toolsets/handler';
+import { Handlers, defineHandler, type JobContext, type JobHandler } from '@longhaul/toolsets/handler';
 import { z } from 'zod';
 import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { testArtifacts } from '../../test/support/artifacts.js';
@@ -50,18 +50,22 @@ afterAll(async () => {
 });
 
 /** A worker of its own that does `work` with jobs that it is handed. */
-function runner(work: (context: JobContext) => Promise<unknown>): JobRunner {
+const runner = (work: (context: JobContext) => Promise<unknown>) =>
+  runnerOf(
+    defineHandler({
+      kind,
+      run: async (context) => ({ state: 'succeeded', result: { answers: await work(context) } }),
+    }),
+  );
+
+function runnerOf(...handlers: JobHandler[]): JobRunner {
   const config = parseConfig(workerConfig, { DATABASE_URL: test.url, LONGHAUL_HOME: home });
-  const handler = defineHandler({
-    kind,
-    run: async (context) => ({ state: 'succeeded', result: { answers: await work(context) } }),
-  });
   const { db, changes } = test;
   const attempts = new Attempts(db, jobs, config);
   const { artifacts } = testArtifacts(test, home);
   const secrets = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
   const providers = new VmProviders(config, db, secrets);
-  const kinds = new Handlers([handler]);
+  const kinds = new Handlers(handlers);
   return new JobRunner(config, db, attempts, new JobLog(db), changes, providers, kinds, artifacts, secrets);
 }
 
@@ -114,4 +118,66 @@ it('says in its logs which trace a job belongs to', async () => {
   let seen: unknown;
   await runner(async () => (seen = correlation.getStore())).consume(job.id);
   expect(seen).toMatchObject({ jobId: job.id, attempt: 1, traceId });
+});
+
+describe('beside workers of another version', () => {
+  const second = defineJobKind({
+    ...kind,
+    version: 2,
+    payload: z.union([
+      z.strictObject({ name: z.string() }),
+      z.strictObject({}).transform(() => ({ name: '-' })),
+    ]),
+    runSeconds: () => 60,
+  });
+  const older = (work = async (): Promise<unknown> => 'old') => runner(work);
+  const newer = (work = async (name: string): Promise<unknown> => name) =>
+    runnerOf(
+      defineHandler({
+        kind: second,
+        run: async (_context, { name }) => ({ state: 'succeeded', result: { answers: await work(name) } }),
+      }),
+    );
+  const succeeded = (answers: unknown) => ({ state: 'succeeded', attempt: 1, result: { answers } });
+
+  it.each([
+    ['a kind', () => runnerOf()],
+    ['a version', () => older()],
+  ])('leaves a job of %s that it does not know as it is, for one that does', async (_what, unable) => {
+    const job = await submit({ kind: second, payload: { name: 'a' } });
+    await unable().consume(job.id);
+    const { redeliverAt, ...left } = await stored(job);
+    expect({ ...left, redeliverAt: null }).toEqual({ ...job, redeliverAt: null });
+    expect(redeliverAt!.getTime()).toBeLessThanOrEqual(job.createdAt.getTime() + 10_000);
+    await newer().consume(job.id);
+    expect(await stored(job)).toMatchObject(succeeded('a'));
+  });
+
+  it('offers such a job again every few seconds, however often it was refused', async () => {
+    const job = await submit({ kind: second, payload: { name: 'a' } });
+    const { id } = job;
+    await test.db.job.update({
+      where: { id },
+      data: { delivery: 9, redeliverAt: new Date(Date.now() + 60_000) },
+    });
+    await older().consume(id);
+    expect((await stored(job)).redeliverAt!.getTime()).toBeLessThan(Date.now() + 10_000);
+  });
+
+  it('runs a job of the version before, whose payload its kind still reads', async () => {
+    const job = await submit();
+    await newer().consume(job.id);
+    expect(await stored(job)).toMatchObject(succeeded('-'));
+  });
+
+  it('does not go on with what a newer one has begun, whose checkpoint it could not read', async () => {
+    const job = await submit();
+    await newer(() => Promise.reject(new Error('for another attempt'))).consume(job.id);
+    // As recovery does once its lease is over.
+    await test.db.job.update({ where: { id: job.id }, data: { state: 'queued' } });
+    await older().consume(job.id);
+    expect(await stored(job)).toMatchObject({ state: 'queued', attempt: 1 });
+    await newer().consume(job.id);
+    expect(await stored(job)).toMatchObject({ state: 'succeeded', attempt: 2 });
+  });
 });

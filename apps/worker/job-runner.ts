@@ -69,7 +69,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     // What is not claimed stays queued: recovery delivers it to a worker that stays.
     if (this.closing) return;
     try {
-      const job = await this.attempts.claim(jobId, this.config.WORKER_NAME);
+      const job = await this.attempts.claim(jobId, this.config.WORKER_NAME, this.handlers.versions);
       if (job) await this.attempt(job);
     } catch (error) {
       this.log.error({ err: error, jobId }, 'job not run, recovery will see to it');
@@ -178,8 +178,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
 
   private async handle(job: Job, running: Running): Promise<Outcome> {
     const { ref, stop, cancel } = running;
-    const handler = this.handlers.get(job.kind);
-    if (!handler) throw new Error(`no handler for ${job.kind}; is this worker older than the API?`);
+    const handler = this.handlers.get(job.kind)!;
     const context: JobContext = {
       job,
       ref,

@@ -13,7 +13,7 @@ import { z } from 'zod';
 import { EXEC_FORBIDDEN } from './exec-gate.js';
 import { Jobs } from './jobs.js';
 import type { Answer, Question } from './questions.js';
-import { AwaitingInput, FencedError, type AttemptRef, type FinalState } from './states.js';
+import { AwaitingInput, FencedError, REDELIVER_SECONDS, type AttemptRef, type FinalState } from './states.js';
 import { letNextIn } from './window.js';
 
 export const jobsConfig = z.object({
@@ -24,6 +24,9 @@ export const jobsConfig = z.object({
 
 /** How long a command that may not begin is left alone, unless somebody switches commands on. */
 const POSTPONED_SECONDS = 60;
+
+/** Of kinds, by name. */
+export type Versions = Readonly<Record<string, number>>;
 
 export interface Outcome {
   state: FinalState;
@@ -54,20 +57,27 @@ export class Attempts {
   }
 
   /**
-   * Takes a queued job of its project's window, or nothing when another worker was faster, it has ended, or commands are
-   * switched off: then the delivery is forgotten.
+   * Takes a queued job of its project's window, or nothing when another worker was faster, it has ended, commands are
+   * switched off, or its kind or version is none of `versions`: then the delivery is forgotten. `versions` has the newest that
+   * the worker can run of each kind (without it, it can run any); from then on no worker that only knows older ones takes the job.
    */
-  async claim(jobId: string, worker: string): Promise<Job | undefined> {
+  async claim(jobId: string, worker: string, versions?: Versions): Promise<Job | undefined> {
+    const mine = Prisma.sql`(${versions ? JSON.stringify(versions) : null}::jsonb ->> kind)::int`;
+    const canRun = versions ? Prisma.sql`version <= coalesce(${mine}, 0)` : Prisma.sql`true`;
     const [row] = await this.db.$queryRaw<object[]>`
       WITH claimed AS (
-        UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker},
+        UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker}, version = coalesce(${mine}, version),
           lease_until = now() + ${this.leaseSeconds} * interval '1 second',
           started_at = coalesce(started_at, now()), deadline_at = now() + run_seconds * interval '1 second'
         WHERE id = ${jobId}::uuid AND state = 'queued' AND place = 'window' AND (attempt > 0 OR deadline_at > now())
-          AND NOT ${EXEC_FORBIDDEN} RETURNING *),
+          AND ${canRun} AND NOT ${EXEC_FORBIDDEN} RETURNING *),
       attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
       SELECT * FROM claimed`;
     if (row) return camelKeys<Job>(row);
+    // Of workers of two versions one that can run it is found within seconds, however often it was delivered to another.
+    await this.db.$executeRaw`
+      UPDATE jobs SET redeliver_at = least(redeliver_at, now() + ${REDELIVER_SECONDS} * interval '1 second')
+      WHERE id = ${jobId}::uuid AND state = 'queued' AND place = 'window' AND NOT (${canRun})`;
     const next = await this.db.$transaction(async (tx) => {
       const postponed = await postpone(tx, jobId, 'queued');
       return postponed && letNextIn(tx, postponed);

@@ -1,4 +1,4 @@
-export { Attempts, jobsConfig, type Outcome, type Progress } from './attempts.js';
+export { Attempts, jobsConfig, type Outcome, type Progress, type Versions } from './attempts.js';
 export { submissionConfig } from './backlog.js';
 export { JobDelivery, type Delivery } from './delivery.js';
 export { Jobs, type Actor, type JobFilter } from './jobs.js';

@@ -11,7 +11,10 @@ export type Lane = 'interactive' | 'bulk';
 export interface JobKind<Payload = unknown, Result = unknown> {
   /** Stable, e.g. `vm.command`. */
   readonly name: string;
-  /** Of the payload's shape; stored on each row. */
+  /**
+   * Of the shapes of payload and checkpoint; stored on each row. With another shape it is one more, and `payload` and the
+   * handler still read the version before (docs/operations.md, Upgrades).
+   */
   readonly version: number;
   readonly payload: z.ZodType<Payload>;
   readonly result: z.ZodType<Result>;

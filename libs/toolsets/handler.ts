@@ -1,6 +1,15 @@
 import { AppError } from '@longhaul/errors';
 import type { Artifacts } from '@longhaul/artifacts';
-import type { Answer, AttemptRef, Attempts, JobKind, Outcome, Progress, Question } from '@longhaul/jobs';
+import type {
+  Answer,
+  AttemptRef,
+  Attempts,
+  JobKind,
+  Outcome,
+  Progress,
+  Question,
+  Versions,
+} from '@longhaul/jobs';
 import type { LogStream, LogWriter } from '@longhaul/job-log';
 import type { Database, Job, Vm } from '@longhaul/persistence';
 import type { VmProvider } from '@longhaul/vm-providers';
@@ -54,8 +63,12 @@ export interface JobHandler<Payload = unknown> {
 
 /** The code of each kind, by the kind's name. */
 export class Handlers extends Map<string, JobHandler> {
+  /** The newest version of each kind that can be run here. */
+  readonly versions: Versions;
+
   constructor(handlers: readonly JobHandler[]) {
     super(handlers.map((handler) => [handler.kind.name, handler]));
+    this.versions = Object.fromEntries(handlers.map(({ kind }) => [kind.name, kind.version]));
   }
 }
 

@@ -106,9 +106,9 @@ export class Stack {
     };
   }
 
-  /** The built process, once it is ready; `env` goes before what it is given anyway. */
-  async spawn(app: 'api' | 'worker', env: NodeJS.ProcessEnv) {
-    const child = spawn(process.execPath, ['--enable-source-maps', join(DIST, app, 'main.js')], {
+  /** The built process, of the build in `apps`, once it is ready; `env` goes before what it is given anyway. */
+  async spawn(app: 'api' | 'worker', env: NodeJS.ProcessEnv, apps = DIST) {
+    const child = spawn(process.execPath, ['--enable-source-maps', join(apps, app, 'main.js')], {
       env: {
         PATH: process.env.PATH,
         DATABASE_URL: this.database.url,
