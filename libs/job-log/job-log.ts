@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { envInteger } from '@longhaul/config';
 import { FencedError, type AttemptRef } from '@longhaul/jobs';
-import { Database } from '@longhaul/persistence';
+import { Database, Prisma } from '@longhaul/persistence';
 import { z } from 'zod';
 
 export const STREAMS = ['stdout', 'stderr', 'system'] as const;
@@ -105,12 +105,17 @@ export class JobLog {
    * the bytes, and the next append then meets a gap. The shared lock on the job makes a later claim wait for it.
    */
   private async store(batch: Append[]): Promise<Set<string>> {
-    const rows = await this.db.$queryRaw<{ key: string }[]>`
-      WITH input AS (
+    // One value of bytes, which `pg` sends as they are: arrays of them it would spell out in hexadecimal, and Prisma in base64.
+    const data = batch.length === 1 ? batch[0]!.data : Buffer.concat(batch.map((append) => append.data));
+    const rows = await this.db.rows<{ key: string }>(Prisma.sql`
+      WITH lengths AS (
         SELECT * FROM unnest(${batch.map(({ ref }) => ref.jobId)}::uuid[], ${batch.map(({ ref }) => ref.attempt)}::int[],
           ${batch.map(({ stream }) => stream)}::text[], ${batch.map(({ offset }) => offset)}::bigint[],
-          ${batch.map(({ dropped }) => dropped)}::bigint[], ${batch.map(({ data }) => data)}::bytea[])
-          AS input (job_id, attempt, stream, start, dropped, data)),
+          ${batch.map(({ dropped }) => dropped)}::bigint[], ${batch.map(({ data }) => data.length)}::int[])
+          WITH ORDINALITY AS lengths (job_id, attempt, stream, start, dropped, length, number)),
+      input AS (
+        SELECT job_id, attempt, stream, start, dropped, substring(${data}::bytea FROM
+          (sum(length) OVER (ORDER BY number) - length + 1)::int FOR length) AS data FROM lengths),
       held AS MATERIALIZED (
         SELECT jobs.id FROM jobs JOIN (SELECT DISTINCT job_id, attempt FROM input) AS wanted
           ON jobs.id = wanted.job_id AND jobs.attempt = wanted.attempt
@@ -124,7 +129,7 @@ export class JobLog {
         INSERT INTO job_log_chunks (job_id, stream, "offset", data)
         SELECT job_id, stream, start + at, substring(data FROM at + 1 FOR ${CHUNK_BYTES}::int)
         FROM grown, generate_series(0, length(data) - 1, ${CHUNK_BYTES}::int) AS at)
-      SELECT job_id || ' ' || stream AS key, set_config('synchronous_commit', 'off', true) FROM grown`;
+      SELECT job_id || ' ' || stream AS key, set_config('synchronous_commit', 'off', true) FROM grown`);
     return new Set(rows.map(({ key }) => key));
   }
 

@@ -1,4 +1,4 @@
-// npm run bench:audit: how long a page of the audit takes, over two million events of twelve months, by every filter with a
+// npm run bench -- audit: how long a page of the audit takes, over two million events of twelve months, by every filter with a
 // date range; and what the indexes cost an insert.
 import { performance } from 'node:perf_hooks';
 import { Audit, PAGE_MAX, makePartitions, sealEvents, type AuditFilter } from '@longhaul/audit';

@@ -66,7 +66,8 @@ export class AgentSession implements GuestSession {
     }
     if (close.status === 'rejected') throw close.reason;
     return {
-      data: Buffer.concat(reads.value.map(({ data }) => data)),
+      data:
+        reads.value.length === 1 ? reads.value[0]!.data : Buffer.concat(reads.value.map(({ data }) => data)),
       eof: reads.value.some(({ eof }) => eof),
     };
   }
