@@ -1,21 +1,27 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort, startEmbeddedPostgres, startTimeOf } from '@longhaul/persistence/embedded';
+import { childrenOf } from './children.js';
 import { eventually } from './eventually.js';
 import { startRedis } from './redis.mjs';
 import { startSwift, type Swift } from './swift.js';
 
-/** How a server ends: in order, or at once as after a crash. Only PostgreSQL knows the difference. */
-export type StopMode = 'fast' | 'immediate';
+/**
+ * How a server ends: in order, at once as after a crash, or by SIGKILL, from which PostgreSQL's backends have to notice by
+ * themselves. Swift knows no difference.
+ */
+export type StopMode = 'fast' | 'immediate' | 'kill';
 
 /** A server of the cluster, which is at the same address each time it is started. */
 export interface Server {
   url: string;
   start(): Promise<void>;
   stop(mode?: StopMode): Promise<void>;
+  /** Of the process that others come from. Swift has several. */
+  pid?(): number;
 }
 
-export async function postgresServer(directory: string): Promise<Server & { pid(): number }> {
+export async function postgresServer(directory: string): Promise<Server> {
   const open = () => startEmbeddedPostgres({ directory, runAsUser: 'nobody' });
   const pid = () => Number(readFileSync(join(directory, 'data/postmaster.pid'), 'utf8').split('\n')[0]);
   let postgres = await open();
@@ -28,16 +34,16 @@ export async function postgresServer(directory: string): Promise<Server & { pid(
       if (postgres.url !== url) throw new Error(`PostgreSQL is at port ${postgres.port} now`);
     },
     async stop(mode) {
-      if (mode !== 'immediate') return postgres.stop();
-      const postmaster = pid();
-      process.kill(postmaster, 'SIGQUIT');
-      await eventually(() => startTimeOf(postmaster) === undefined);
+      if (mode === undefined || mode === 'fast') return postgres.stop();
+      const all = [pid(), ...childrenOf(pid())];
+      process.kill(pid(), mode === 'kill' ? 'SIGKILL' : 'SIGQUIT');
+      await eventually(() => all.every((process) => startTimeOf(process) === undefined));
     },
   };
 }
 
 /** It forgets everything when it stops. */
-export async function redisServer(directory: string): Promise<Server & { pid(): number }> {
+export async function redisServer(directory: string): Promise<Server> {
   const port = await freePort();
   let redis = await startRedis(port, directory);
   return {
@@ -46,7 +52,7 @@ export async function redisServer(directory: string): Promise<Server & { pid(): 
     async start() {
       redis = await startRedis(port, directory);
     },
-    stop: () => redis.stop(),
+    stop: (mode) => redis.stop(mode === 'kill' ? 'SIGKILL' : 'SIGTERM'),
   };
 }
 

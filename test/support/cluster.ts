@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Caller } from '@longhaul/access';
 import { applyMigrations, type Vm } from '@longhaul/persistence';
 import { freePort } from '@longhaul/persistence/embedded';
 import { Redis } from 'ioredis';
@@ -167,20 +168,30 @@ export class Cluster {
     this.relay(process, server).heal();
   }
 
-  /** A VM of the stack's user that is a real guest agent in a namespace; `stack.createVm` makes one of QEMU. */
-  async addAgentVm(options?: NamespaceAgentOptions): Promise<{ vm: Vm; agent: NamespaceAgent }> {
+  /** A VM (of the stack's user by default) that is a real guest agent in a namespace; `stack.createVm` makes one of QEMU. */
+  async addAgentVm(
+    options?: NamespaceAgentOptions,
+    { caller = this.stack.caller, ...values }: Parameters<typeof makeVm>[2] & { caller?: Caller } = {},
+  ): Promise<{ vm: Vm; agent: NamespaceAgent }> {
     const agent = await startNamespaceAgent(options);
     this.stops.push(() => agent.stop());
-    const { database, caller } = this.stack;
     const connection = { agent: agent.socketPath };
-    const vm = await makeVm(database.db, caller, { provider: 'guest-agent', connection });
+    const vm = await makeVm(this.stack.database.db, caller, {
+      provider: 'guest-agent',
+      connection,
+      ...values,
+    });
     return { vm, agent };
   }
 
-  /** In order: APIs, workers, clients and VMs, servers. */
+  /** In order: APIs, workers, clients and VMs, servers. What cannot be stopped keeps nothing else from it. */
   async stop(): Promise<void> {
-    await this.endAll();
-    for (const stop of this.stops.splice(0).reverse()) await stop();
+    const errors: unknown[] = [];
+    for (const stop of [() => this.endAll(), ...this.stops.splice(0).reverse()])
+      await Promise.resolve()
+        .then(stop)
+        .catch((error: unknown) => errors.push(error));
+    if (errors.length > 0) throw new AggregateError(errors, 'not all of the cluster could be stopped');
   }
 
   private async endAll(): Promise<void> {

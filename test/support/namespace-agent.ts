@@ -4,6 +4,7 @@ import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentChannel } from '@longhaul/guest';
+import { childrenOf } from './children.js';
 import { eventually } from './eventually.js';
 
 const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
@@ -53,7 +54,11 @@ if [ "$BUSYBOX" ]; then
   PATH=/run/bin:$PATH
 fi
 unset BASE DISK_MB CGROUP BUSYBOX
-qemu-ga -m unix-listen -p /run/host/agent.sock -f /run/qemu-ga.pid -t /run -b ${BLOCKED} -l /run/host/agent.log
+serve() {
+  qemu-ga -m unix-listen -p /run/host/agent.sock -f /run/qemu-ga.pid -t /run -b ${BLOCKED} -l /run/host/agent.log
+}
+# As a service manager does. It ends in order when a client dies with an answer on the way, and a killed one leaves its pid file.
+while serve || [ "$?" -gt 128 ]; do rm -f /run/qemu-ga.pid; done
 `;
 
 export interface NamespaceAgentOptions {
@@ -70,6 +75,10 @@ export interface NamespaceAgent {
   socketPath: string;
   /** The guest's /var/lib/longhaul as the host sees it (empty with `diskMb`). */
   stateDirectory: string;
+  /** Process 1 of the guest, as the host sees it; its only other process while nothing runs is the agent. */
+  pid(): number;
+  /** Of the agent itself. One that it ends is started again at once. */
+  signal(signal: NodeJS.Signals): void;
   /** Everything dies; the new boot finds an empty /run and the same /var/lib/longhaul. */
   reboot(): Promise<void>;
   stop(): Promise<void>;
@@ -133,6 +142,13 @@ export async function startNamespaceAgent(options: NamespaceAgentOptions = {}): 
     channel,
     socketPath,
     stateDirectory,
+    pid: () => initOf(running),
+    signal: (signal) => {
+      const agent = childrenOf(initOf(running)).find(
+        (pid) => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'qemu-ga\n',
+      );
+      if (agent) process.kill(agent, signal);
+    },
     reboot: async () => {
       await kill(running);
       running = await boot();
@@ -148,7 +164,8 @@ export async function startNamespaceAgent(options: NamespaceAgentOptions = {}): 
 /** Kills process 1 of the namespace. The kernel lets its parent see the end only when all others in there are dead. */
 async function kill(unshare: ChildProcess): Promise<void> {
   const ended = once(unshare, 'exit');
-  const [init] = readFileSync(`/proc/${unshare.pid}/task/${unshare.pid}/children`, 'utf8').split(' ');
-  process.kill(Number(init), 'SIGKILL');
+  process.kill(initOf(unshare), 'SIGKILL');
   await ended;
 }
+
+const initOf = (unshare: ChildProcess) => childrenOf(unshare.pid!)[0]!;

@@ -1,7 +1,7 @@
 export interface Redis {
   url: string;
   pid: number;
-  stop(): Promise<void>;
+  stop(signal?: NodeJS.Signals): Promise<void>;
 }
 
 export function startRedis(port: number, directory: string): Promise<Redis>;

@@ -20,8 +20,8 @@ export async function startRedis(port, directory) {
   const redis = spawn('redis-server', args.map(String), { stdio: 'ignore' });
   const ended = once(redis, 'exit');
   await Promise.race([accepts(port), ended.then(() => Promise.reject(new Error('redis-server ended')))]);
-  const stop = async () => {
-    redis.kill();
+  const stop = async (signal) => {
+    redis.kill(signal);
     await ended;
   };
   return { url: `redis://127.0.0.1:${port}`, pid: redis.pid, stop };
