@@ -13,7 +13,7 @@ const BELOW = {
   oauth: ['errors', 'config', 'telemetry', 'persistence', 'access', 'secrets'],
   artifacts: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access', 'secrets'],
   jobs: ['errors', 'config', 'telemetry', 'persistence', 'audit', 'access'],
-  'job-log': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
+  'job-log': ['errors', 'config', 'telemetry', 'persistence', 'jobs', 'artifacts'],
   'job-queue': ['errors', 'config', 'telemetry', 'persistence', 'jobs'],
   // What reaches machines sees neither database, queue nor MCP.
   guest: ['errors', 'telemetry'],

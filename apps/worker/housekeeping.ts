@@ -4,6 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { Artifacts, collectOrphans, sweepArtifacts } from '@longhaul/artifacts';
 import { dropExpired, makePartitions, sealEvents, type Sealed } from '@longhaul/audit';
 import { CONFIG } from '@longhaul/config';
+import { LogArchive } from '@longhaul/job-log';
 import { Attempts, Recovery, Retention } from '@longhaul/jobs';
 import { sweepOauth } from '@longhaul/oauth';
 import { Database, type Vm } from '@longhaul/persistence';
@@ -42,6 +43,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     private readonly observer: Observer,
     private readonly handlers: Handlers,
     private readonly artifacts: Artifacts,
+    private readonly archive: LogArchive,
   ) {}
 
   async onApplicationBootstrap() {
@@ -57,7 +59,8 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every('clean_up', CLEAN_UP_MS, () => this.cleanUp()),
       this.every('observe', OBSERVE_MS, () => this.observer.round()),
       this.every('collect_commands', COLLECT_MS, () => this.collect()),
-      this.every('retention', RETENTION_MS, () => this.retention.sweep(this.stopping.signal)),
+      this.every('retention', RETENTION_MS, () => this.dropJobs()),
+      this.every('archive_logs', RETENTION_MS, () => this.archiveLogs()),
       this.every('keep_audit', RETENTION_MS, () => this.keepAudit()),
       this.every('seal_audit', SEAL_MS, () => this.sealAudit()),
       this.every('sweep_oauth', RETENTION_MS, () => sweepOauth(this.db, this.stopping.signal)),
@@ -110,14 +113,25 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     }
   }
 
+  private dropJobs(): Promise<void> {
+    return this.retention.sweep(this.stopping.signal, (pieces) => this.archive.forget(pieces));
+  }
+
+  private async archiveLogs(): Promise<void> {
+    const hours = this.config.LOG_ARCHIVE_HOURS;
+    const bytes = hours > 0 ? await this.archive.sweep(hours, this.stopping.signal) : 0;
+    if (bytes > 0) this.log.info({ bytes }, 'logs archived');
+  }
+
   private async sweepArtifacts(): Promise<void> {
     const count = await sweepArtifacts(this.db, this.artifacts, this.stopping.signal);
     if (count > 0) this.log.info({ count }, 'artifacts dropped');
   }
 
   private async collectOrphans(): Promise<void> {
-    const count = await collectOrphans(this.artifacts, this.stopping.signal);
-    if (count > 0) this.log.info({ count }, 'bytes without an artifact dropped');
+    const stop = this.stopping.signal;
+    const count = (await collectOrphans(this.artifacts, stop)) + (await this.archive.collect(stop));
+    if (count > 0) this.log.info({ count }, 'bytes without a row dropped');
   }
 
   private async keepAudit(): Promise<void> {

@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { access, constants, link, mkdir, open, opendir, rm, stat } from 'node:fs/promises';
+import { access, constants, link, mkdir, open, opendir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -13,6 +13,7 @@ import { ArtifactStore, type ByteRange, type Declared, type StoredBytes, type Up
 /** Ids that are looked up together. */
 const BATCH = 1000;
 const PART = /\.part$/;
+const NEW_FILE = { mode: 0o600, flush: true };
 
 /** A file each, under its id. Clients upload to our API, which writes here. */
 export class DiskStore extends ArtifactStore {
@@ -51,37 +52,47 @@ export class DiskStore extends ArtifactStore {
    * already, `unavailable` without space; the reason of `signal`, and of a body that broke off.
    */
   async write(artifact: Declared, body: Readable, signal?: AbortSignal): Promise<void> {
-    await this.makeDirectory();
-    const part = join(this.directory, `${artifact.id}.${newId()}.part`);
     const hash = createHash('sha256');
-    try {
-      const file = createWriteStream(part, { flags: 'wx', mode: 0o600, flush: true });
-      await pipeline(body, (source: AsyncIterable<Buffer>) => exactly(source, artifact, hash), file, {
-        signal,
-      });
+    const checked = (source: AsyncIterable<Buffer>) => exactly(source, artifact, hash);
+    await this.store(artifact.id, async (part) => {
+      await pipeline(body, checked, createWriteStream(part, { flags: 'wx', ...NEW_FILE }), { signal });
       if (!hash.digest().equals(artifact.sha256)) throw shaMismatch();
+    });
+  }
+
+  put(id: string, bytes: Buffer): Promise<void> {
+    return this.store(id, (part) => writeFile(part, bytes, { flag: 'wx', ...NEW_FILE }));
+  }
+
+  /** What `fill` writes into a file of its own, once that is whole. */
+  private async store(id: string, fill: (part: string) => Promise<void>): Promise<void> {
+    await this.makeDirectory();
+    const part = join(this.directory, `${id}.${newId()}.part`);
+    try {
+      await fill(part);
       // Unlike a rename it never replaces what another upload has completed.
-      await link(part, this.path(artifact.id));
+      await link(part, this.path(id));
       await this.sync();
     } catch (thrown) {
       const { code } = thrown as NodeJS.ErrnoException;
       if (code === 'EEXIST') throw new AppError('conflict', 'This file has been uploaded already.');
       if (code === 'ENOSPC' || code === 'EDQUOT')
-        throw new AppError('unavailable', 'There is no space for uploads.');
+        throw new AppError('unavailable', 'There is no space for files.');
       throw thrown;
     } finally {
       await rm(part, { force: true });
     }
   }
 
-  async read(id: string, range?: ByteRange): Promise<Readable> {
+  async read(id: string, range?: ByteRange, signal?: AbortSignal): Promise<Readable> {
     const handle = await open(this.path(id)).catch(absent);
     if (!handle) throw notUploaded();
     if (range?.length === 0) {
       await handle.close();
       return createReadStream('/dev/null');
     }
-    return handle.createReadStream(range && { start: range.offset, end: range.offset + range.length - 1 });
+    const part = range && { start: range.offset, end: range.offset + range.length - 1 };
+    return handle.createReadStream({ ...part, signal });
   }
 
   async stat(id: string): Promise<StoredBytes | undefined> {

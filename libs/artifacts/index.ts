@@ -5,4 +5,11 @@ export { artifactsConfig, type ArtifactsConfig } from './config.js';
 export { CONTENT_TYPE, ContentUrls } from './content-urls.js';
 export { DiskStore } from './disk-store.js';
 export { artifactExpired, artifactNotFound, notUploaded, shaMismatch, sizeMismatch } from './failures.js';
-export { ArtifactStore, type ByteRange, type Declared, type StoredBytes, type Upload } from './store.js';
+export {
+  ArtifactStore,
+  LogStore,
+  type ByteRange,
+  type Declared,
+  type StoredBytes,
+  type Upload,
+} from './store.js';

@@ -18,7 +18,8 @@ import { CONTENT_TYPE, type ContentUrls } from './content-urls.js';
 import { notUploaded } from './failures.js';
 import { ArtifactStore, type ByteRange, type Declared, type StoredBytes, type Upload } from './store.js';
 
-const PREFIX = 'artifacts/';
+/** How long one of our own objects may take, of up to some 20 MiB. */
+const PUT_MS = 60_000;
 /** What the server must find in an upload just as it was signed; by default the signer would leave some out or into the query. */
 const SIGNED = new Set(['host', 'content-type', 'content-length', 'if-none-match']);
 const KEPT_AS_HEADERS = new Set(['x-amz-checksum-sha256', 'if-none-match']);
@@ -30,12 +31,13 @@ export class S3Store extends ArtifactStore {
     private readonly bucket: string,
     private readonly urls: ContentUrls,
     private readonly isOnce: boolean,
+    private readonly folder: string,
   ) {
     super();
   }
 
   /** Errors: ConfigError. */
-  static open(config: ArtifactsConfig, urls: ContentUrls): S3Store {
+  static open(config: ArtifactsConfig, urls: ContentUrls, folder = 'artifacts'): S3Store {
     const { S3_ENDPOINT, S3_REGION, S3_BUCKET, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY } = config;
     if (S3_BUCKET === undefined) throw new ConfigError('ARTIFACTS_STORE=s3 needs S3_BUCKET.');
     if ((S3_ACCESS_KEY_ID === undefined) !== (S3_SECRET_ACCESS_KEY === undefined))
@@ -52,7 +54,7 @@ export class S3Store extends ArtifactStore {
       maxAttempts: 3,
       requestHandler: { connectionTimeout: 5_000, socketTimeout: 30_000 },
     });
-    return new S3Store(client, S3_BUCKET, urls, config.S3_CONDITIONAL_WRITES);
+    return new S3Store(client, S3_BUCKET, urls, config.S3_CONDITIONAL_WRITES, folder);
   }
 
   async check(abortSignal: AbortSignal): Promise<void> {
@@ -88,10 +90,21 @@ export class S3Store extends ArtifactStore {
     return getSignedUrl(this.client, new GetObjectCommand(this.at(artifact.id)), { expiresIn: seconds });
   }
 
-  async read(id: string, range?: ByteRange): Promise<Readable> {
+  async put(id: string, bytes: Buffer): Promise<void> {
+    const command = new PutObjectCommand({
+      ...this.at(id),
+      Body: bytes,
+      ContentType: CONTENT_TYPE,
+      ...(this.isOnce && { IfNoneMatch: '*' }),
+    });
+    await this.client.send(command, { abortSignal: AbortSignal.timeout(PUT_MS) });
+  }
+
+  async read(id: string, range?: ByteRange, signal?: AbortSignal): Promise<Readable> {
     if (range?.length === 0) return Readable.from([]);
     const Range = range && `bytes=${range.offset}-${range.offset + range.length - 1}`;
-    const found = await this.client.send(new GetObjectCommand({ ...this.at(id), Range })).catch(absent);
+    const command = new GetObjectCommand({ ...this.at(id), Range });
+    const found = await this.client.send(command, { abortSignal: signal }).catch(absent);
     if (!found) throw notUploaded();
     return found.Body as Readable;
   }
@@ -116,10 +129,14 @@ export class S3Store extends ArtifactStore {
     let token: string | undefined;
     do {
       const page = await this.client.send(
-        new ListObjectsV2Command({ Bucket: this.bucket, Prefix: PREFIX, ContinuationToken: token }),
+        new ListObjectsV2Command({
+          Bucket: this.bucket,
+          Prefix: `${this.folder}/`,
+          ContinuationToken: token,
+        }),
       );
       const old = (page.Contents ?? []).filter(({ LastModified }) => LastModified && LastModified < before);
-      const ids = old.flatMap(({ Key = '' }) => parseId(Key.slice(PREFIX.length)) ?? []);
+      const ids = old.flatMap(({ Key = '' }) => parseId(Key.slice(this.folder.length + 1)) ?? []);
       const kept = await known(ids);
       for (const id of ids.filter((id) => !kept.has(id))) {
         await this.delete(id);
@@ -131,7 +148,7 @@ export class S3Store extends ArtifactStore {
   }
 
   private at(id: string) {
-    return { Bucket: this.bucket, Key: `${PREFIX}${id}` };
+    return { Bucket: this.bucket, Key: `${this.folder}/${id}` };
   }
 }
 

@@ -41,8 +41,17 @@ export abstract class ArtifactStore {
    */
   abstract downloadUrl(artifact: Declared, seconds: number, gateway?: string): Promise<string | undefined>;
 
-  /** All of it, or a range. Errors: `artifact_not_uploaded`. Whoever does not read to the end destroys the stream. */
-  abstract read(id: string, range?: ByteRange): Promise<Readable>;
+  /**
+   * Stores what we have made ourselves; all of it or nothing. Takes at most a minute. Errors: `conflict` when there is something
+   * already, where the store can tell; `unavailable` without space.
+   */
+  abstract put(id: string, bytes: Buffer): Promise<void>;
+
+  /**
+   * All of it, or a range. Errors: `artifact_not_uploaded`; the reason of `signal`. Whoever does not read to the end destroys the
+   * stream.
+   */
+  abstract read(id: string, range?: ByteRange, signal?: AbortSignal): Promise<Readable>;
 
   /** Undefined when there is nothing. */
   abstract stat(id: string): Promise<StoredBytes | undefined>;
@@ -60,3 +69,6 @@ export abstract class ArtifactStore {
     stop: AbortSignal,
   ): Promise<number>;
 }
+
+/** For archived logs: in the same place as artifacts, in a folder of its own, which nobody takes for artifacts. */
+export abstract class LogStore extends ArtifactStore {}

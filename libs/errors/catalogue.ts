@@ -24,6 +24,7 @@ export const ERROR_CODES = {
   switched_off: { retryable: true },
   job_not_found: { retryable: false },
   job_not_retryable: { retryable: false },
+  log_damaged: { retryable: false },
   idempotency_key_reused: { retryable: false },
   rate_limited: { retryable: true },
   quota_exceeded: { retryable: false },

@@ -3,6 +3,7 @@ import { envInteger } from '@longhaul/config';
 import { FencedError, type AttemptRef } from '@longhaul/jobs';
 import { Database, Prisma } from '@longhaul/persistence';
 import { z } from 'zod';
+import { LogArchive, type ArchivedPiece } from './archive.js';
 
 export const STREAMS = ['stdout', 'stderr', 'system'] as const;
 export type LogStream = (typeof STREAMS)[number];
@@ -11,6 +12,11 @@ export const jobLogConfig = z.object({
   LOG_STREAM_LIMIT: envInteger(1024, 2 ** 40)
     .default(64 * 1024 * 1024)
     .describe('Bytes kept of each stream of a job; what comes after is counted and dropped'),
+  LOG_ARCHIVE_HOURS: envInteger(0, 87_600)
+    .default(24)
+    .describe(
+      'The log of a job is moved to where files are kept, compressed, this long after its end; 0: it stays in the database',
+    ),
 });
 
 /** Bytes of one stored chunk; a slice anywhere in a log of any size reads only the chunks it lies in. */
@@ -54,7 +60,11 @@ export class JobLog {
   private waiting: Append[] = [];
   private timer: NodeJS.Timeout | undefined;
 
-  constructor(private readonly db: Database) {}
+  /** Who only writes, or reads only what is not archived, needs no `archive`. */
+  constructor(
+    private readonly db: Database,
+    private readonly archive?: LogArchive,
+  ) {}
 
   /** Makes the stream if it is not there yet; answers where it ends. */
   async open(ref: AttemptRef, stream: LogStream): Promise<{ size: number; dropped: number }> {
@@ -155,20 +165,47 @@ export class JobLog {
     if (overlap < data.length) await this.append(ref, stream, size, data.subarray(overlap), dropped);
   }
 
-  /** At most `maxBytes` of a stream from `offset`; no bytes beyond its end. All of one answer is of one moment. */
+  /**
+   * At most `maxBytes` of a stream from `offset`; no bytes beyond its end. All of one answer is of one moment. Errors:
+   * `unavailable` while the store with its archived part does not answer, `log_damaged`.
+   */
   async read(jobId: string, stream: LogStream, offset: number, maxBytes: number): Promise<LogSlice> {
+    const { piece, ...slice } = await this.look(jobId, stream, offset, maxBytes);
+    if (!piece || maxBytes === 0) return slice;
+    const data = await this.archive!.read(piece, offset, maxBytes);
+    // What is archived has come to its end, so the next piece is of the same moment.
+    const next = offset + data.length;
+    const left = Math.min(slice.size - next, maxBytes - data.length);
+    if (left <= 0) return { ...slice, data };
+    return { ...slice, data: Buffer.concat([data, (await this.read(jobId, stream, next, left)).data]) };
+  }
+
+  /** The slice as far as it is in chunks, or the archived piece that it begins in: one statement in any case. */
+  private async look(
+    jobId: string,
+    stream: LogStream,
+    offset: number,
+    maxBytes: number,
+  ): Promise<LogSlice & { piece?: ArchivedPiece }> {
     const rows = await this.db.$queryRaw<
       {
         size: bigint | null;
         dropped: bigint | null;
         closed: boolean;
+        piece: ArchivedPiece | null;
         start: bigint | null;
         data: Uint8Array | null;
       }[]
     >`
-      SELECT streams.size, streams.dropped, jobs.finished_at IS NOT NULL AS closed, chunks."offset" AS start, chunks.data
+      SELECT streams.size, streams.dropped, jobs.finished_at IS NOT NULL AS closed, to_jsonb(piece) AS piece,
+        chunks."offset" AS start, chunks.data
       FROM jobs
       LEFT JOIN job_log_streams AS streams ON streams.job_id = jobs.id AND streams.stream = ${stream}
+      LEFT JOIN LATERAL (
+        SELECT id, "offset", size, frames FROM job_log_archives AS a
+        WHERE streams.archived > ${offset}::bigint AND a.job_id = jobs.id AND a.stream = ${stream}
+          AND a."offset" <= ${offset}::bigint
+        ORDER BY "offset" DESC LIMIT 1) AS piece ON true
       LEFT JOIN LATERAL (
         SELECT "offset", data FROM job_log_chunks AS c
         WHERE c.job_id = jobs.id AND c.stream = ${stream} AND c."offset" < ${offset}::bigint + ${maxBytes}::bigint
@@ -187,6 +224,7 @@ export class JobLog {
       size: Number(first?.size ?? 0),
       dropped: Number(first?.dropped ?? 0),
       closed: first?.closed ?? false,
+      piece: first?.piece ?? undefined,
     };
   }
 

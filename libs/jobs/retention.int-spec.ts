@@ -21,6 +21,7 @@ beforeEach(async () => {
 afterEach(() => test.drop());
 
 const never = new AbortController().signal;
+const forgetNothing = async () => {};
 
 /** With output, a question and an end as it is given; none leaves it running. */
 async function makeJob(outcome?: { state: 'succeeded' | 'unknown'; quarantine?: boolean }): Promise<Job> {
@@ -58,7 +59,11 @@ it('deletes what ended long ago with all it had, and nothing else; the audit sta
   for (const job of [old, live, quarantined]) await age(job, 31);
   await age(young, 29);
 
-  await Promise.all([retention.sweep(never), retention.sweep(never), retention.sweep(never)]);
+  await Promise.all([
+    retention.sweep(never, forgetNothing),
+    retention.sweep(never, forgetNothing),
+    retention.sweep(never, forgetNothing),
+  ]);
 
   expect(await left(old)).toEqual({ job: 0, attempts: 0, questions: 0, streams: 0, chunks: 0 });
   for (const job of [young, live, quarantined]) {
@@ -74,9 +79,9 @@ it('goes on batch by batch until nothing is left, unless it is told to stop', as
     INSERT INTO jobs (id, kind, state, project_id, user_id, lane, scope, payload, run_seconds, deadline_at, created_at, finished_at)
     SELECT gen_random_uuid(), 'test.kept', 'succeeded', ${projectId}::uuid, ${userId}::uuid, 'bulk', 'vms:exec', '{}', 1,
       now(), now() - interval '40 days', now() - interval '39 days' FROM generate_series(1, 1200)`;
-  await retention.sweep(AbortSignal.abort());
+  await retention.sweep(AbortSignal.abort(), forgetNothing);
   expect(await test.db.job.count()).toBe(1201);
-  await retention.sweep(never);
+  await retention.sweep(never, forgetNothing);
   expect(await test.db.job.count()).toBe(1);
 });
 
@@ -84,6 +89,6 @@ it('deletes request states that have expired', async () => {
   const expiresIn = (ms: number) => ({ id: newId(), expiresAt: new Date(Date.now() + ms) });
   const valid = expiresIn(DAY_MS);
   await test.db.usedRequestState.createMany({ data: [expiresIn(-DAY_MS), valid] });
-  await retention.sweep(never);
+  await retention.sweep(never, forgetNothing);
   expect(await test.db.usedRequestState.findMany()).toEqual([valid]);
 });

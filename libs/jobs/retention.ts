@@ -24,28 +24,38 @@ export class Retention {
     this.days = config.JOB_RETENTION_DAYS;
   }
 
-  /** Batch after batch until nothing is left to delete, or `stop` aborts. */
-  async sweep(stop: AbortSignal): Promise<void> {
+  /**
+   * Batch after batch until nothing is left to delete, or `stop` aborts. `forget` is given the ids of archived pieces of deleted
+   * logs, to delete them from the store; what it does not get done is collected as orphans.
+   */
+  async sweep(stop: AbortSignal, forget: (pieces: string[]) => Promise<unknown>): Promise<void> {
     await this.deleteRequestStates();
     await this.db.$executeRaw`DELETE FROM one_time_secrets WHERE expires_at < now()`;
-    while (!stop.aborted && (await this.deleteJobs()) === BATCH);
+    for (let found = BATCH; found === BATCH && !stop.aborted;) {
+      const { jobs, pieces } = await this.deleteJobs();
+      await forget(pieces);
+      found = jobs;
+    }
   }
 
   /**
    * Jobs whose end is long ago, with their logs, which have no foreign key. Naming all projects and the time of creation,
    * which is before the end, lets the index over both find them.
    */
-  private async deleteJobs(): Promise<number> {
+  private async deleteJobs(): Promise<{ jobs: number; pieces: string[] }> {
     const since = Prisma.sql`now() - ${this.days} * interval '1 day'`;
-    return this.db.$executeRaw`
+    const [deleted] = await this.db.$queryRaw<{ jobs: number; pieces: string[] }[]>`
       WITH old AS (
         SELECT id FROM jobs
         WHERE project_id = ANY (ARRAY(SELECT id FROM projects)) AND created_at < ${since} AND finished_at < ${since}
           AND NOT quarantined
         LIMIT ${BATCH} FOR UPDATE SKIP LOCKED),
       chunks AS (DELETE FROM job_log_chunks USING old WHERE job_id = old.id),
-      streams AS (DELETE FROM job_log_streams USING old WHERE job_id = old.id)
-      DELETE FROM jobs USING old WHERE jobs.id = old.id`;
+      streams AS (DELETE FROM job_log_streams USING old WHERE job_id = old.id),
+      pieces AS (DELETE FROM job_log_archives AS pieces USING old WHERE job_id = old.id RETURNING pieces.id),
+      deleted AS (DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id)
+      SELECT (SELECT count(*)::int FROM deleted) AS jobs, ARRAY(SELECT id FROM pieces) AS pieces`;
+    return deleted!;
   }
 
   /** One that has expired is refused for its age, used or not. */

@@ -25,6 +25,7 @@ const STATUS: Record<ErrorCode, number> = {
   switched_off: 503,
   job_not_found: 404,
   job_not_retryable: 409,
+  log_damaged: 500,
   conflict: 409,
   idempotency_key_reused: 409,
   rate_limited: 429,
