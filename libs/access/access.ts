@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { AppError } from '@longhaul/errors';
-import { Database, Prisma, camelKeys, parseId, type Vm } from '@longhaul/persistence';
+import { Database, Prisma, VM_COLUMNS, parseId, type Vm } from '@longhaul/persistence';
 import { callerLookup, type Caller } from './caller.js';
 import { hashToken, isToken } from './tokens.js';
 
@@ -75,17 +75,19 @@ export class Access {
    */
   async resolveVm(caller: Caller, reference: string): Promise<Vm> {
     const id = parseId(reference);
-    const rows = await this.db.$queryRaw<object[]>`
-      SELECT * FROM vms
+    const vmsWhere = (condition: Prisma.Sql) => this.db.$queryRaw<Vm[]>`
+      SELECT ${VM_COLUMNS} FROM vms
       WHERE project_id = ANY(${caller.projectIds}::uuid[])
         ${caller.vmIds ? Prisma.sql`AND id = ANY(${caller.vmIds}::uuid[])` : Prisma.empty}
-        AND (${id ? Prisma.sql`id = ${id}::uuid OR` : Prisma.empty}
-          starts_with(hostname, ${reference}) OR starts_with(id::text, ${reference.toLowerCase()}))
-      ORDER BY hostname, id LIMIT 100`;
-    const vms = rows.map((row) => camelKeys<Vm>(row));
-    const exact = vms.filter((vm) => vm.id === id);
+        AND ${condition} ORDER BY hostname, id LIMIT 100`;
+    // By its id it is found in an index, however many VMs there are.
+    const [known] = id ? await vmsWhere(Prisma.sql`id = ${id}::uuid`) : [];
+    if (known) return known;
+    const vms = await vmsWhere(
+      Prisma.sql`(starts_with(hostname, ${reference}) OR starts_with(id::text, ${reference.toLowerCase()}))`,
+    );
     const named = vms.filter((vm) => vm.hostname === reference);
-    const matches = [exact, named, vms].find((found) => found.length > 0) ?? [];
+    const matches = [named, vms].find((found) => found.length > 0) ?? [];
     const [match] = matches;
     if (!match) {
       throw new AppError(

@@ -4,7 +4,7 @@ import type { ErrorBody } from '@longhaul/errors';
 import {
   Database,
   Prisma,
-  camelKeys,
+  JOB_COLUMNS,
   type Job,
   type JobIntent,
   type Transaction,
@@ -64,16 +64,16 @@ export class Attempts {
   async claim(jobId: string, worker: string, versions?: Versions): Promise<Job | undefined> {
     const mine = Prisma.sql`(${versions ? JSON.stringify(versions) : null}::jsonb ->> kind)::int`;
     const canRun = versions ? Prisma.sql`version <= coalesce(${mine}, 0)` : Prisma.sql`true`;
-    const [row] = await this.db.$queryRaw<object[]>`
+    const [row] = await this.db.$queryRaw<Job[]>`
       WITH claimed AS (
         UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker}, version = coalesce(${mine}, version),
           lease_until = now() + ${this.leaseSeconds} * interval '1 second',
           started_at = coalesce(started_at, now()), deadline_at = now() + run_seconds * interval '1 second'
         WHERE id = ${jobId}::uuid AND state = 'queued' AND place = 'window' AND (attempt > 0 OR deadline_at > now())
-          AND ${canRun} AND NOT ${EXEC_FORBIDDEN} RETURNING *),
+          AND ${canRun} AND NOT ${EXEC_FORBIDDEN} RETURNING ${JOB_COLUMNS}),
       attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
-      SELECT * FROM claimed`;
-    if (row) return camelKeys<Job>(row);
+      TABLE claimed`;
+    if (row) return row;
     // Of workers of two versions one that can run it is found within seconds, however often it was delivered to another.
     await this.db.$executeRaw`
       UPDATE jobs SET redeliver_at = least(redeliver_at, now() + ${REDELIVER_SECONDS} * interval '1 second')
@@ -161,16 +161,16 @@ export class Attempts {
       });
       const given = new Map(rows.map(({ key, answer }) => [key, answer as Answer]));
       if (given.size === keys.length) return { answers: given };
-      const [row] = await tx.$queryRaw<object[]>`
+      const [row] = await tx.$queryRaw<Job[]>`
         UPDATE jobs SET state = 'awaiting_input', lease_until = NULL,
           deadline_at = now() + ${answerSeconds} * interval '1 second'
-        WHERE id = ${ref.jobId}::uuid AND cancel_requested_at IS NULL RETURNING *`;
+        WHERE id = ${ref.jobId}::uuid AND cancel_requested_at IS NULL RETURNING ${JOB_COLUMNS}`;
       if (!row) return { answers: given };
       await tx.$executeRaw`
         INSERT INTO job_questions (job_id, key, question)
         SELECT ${ref.jobId}::uuid, key, value FROM jsonb_each(${JSON.stringify(questions)}::jsonb) ON CONFLICT DO NOTHING`;
       await endAttempt(tx, ref, 'awaiting_input');
-      return { next: await letNextIn(tx, camelKeys<Job>(row)) };
+      return { next: await letNextIn(tx, row) };
     });
     if (next) await this.jobs.deliver(next);
     if (!answers) throw new AwaitingInput(ref);
@@ -181,13 +181,13 @@ export class Attempts {
   /** Writes the end: state, result, slot release, attempt, audit event and whose turn is next in one transaction. */
   async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
     const next = await this.fenced(ref, async (tx) => {
-      const [row] = await tx.$queryRaw<object[]>`
+      const [row] = await tx.$queryRaw<Job[]>`
         UPDATE jobs SET state = ${outcome.state}::job_state, result = ${json(outcome.result)}::jsonb,
           error = ${json(outcome.error)}::jsonb, quarantined = ${outcome.quarantine ?? false},
           finished_at = now(), lease_until = NULL
-        WHERE id = ${ref.jobId}::uuid RETURNING *`;
+        WHERE id = ${ref.jobId}::uuid RETURNING ${JOB_COLUMNS}`;
       await endAttempt(tx, ref, outcome.state);
-      return this.jobs.afterEnd(tx, camelKeys<Job>(row!));
+      return this.jobs.afterEnd(tx, row!);
     });
     if (next) await this.jobs.deliver(next);
   }
@@ -222,11 +222,11 @@ async function postpone(
   jobId: string,
   state: 'queued' | 'running',
 ): Promise<Job | undefined> {
-  const [row] = await tx.$queryRaw<object[]>`
+  const [row] = await tx.$queryRaw<Job[]>`
     UPDATE jobs SET state = 'queued', place = 'postponed', lease_until = NULL,
       redeliver_at = now() + ${POSTPONED_SECONDS} * interval '1 second'
-    WHERE id = ${jobId}::uuid AND state = ${state}::job_state AND place = 'window' AND ${EXEC_FORBIDDEN} RETURNING *`;
-  return row && camelKeys<Job>(row);
+    WHERE id = ${jobId}::uuid AND state = ${state}::job_state AND place = 'window' AND ${EXEC_FORBIDDEN} RETURNING ${JOB_COLUMNS}`;
+  return row;
 }
 
 const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));

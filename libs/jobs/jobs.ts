@@ -5,7 +5,7 @@ import { AppError, redactText } from '@longhaul/errors';
 import {
   Database,
   StateChanges,
-  camelKeys,
+  JOB_COLUMNS,
   parseId,
   type Job,
   type Transaction,
@@ -178,16 +178,15 @@ export class Jobs {
    */
   async cancel(jobId: string, by: Partial<Actor>): Promise<Job> {
     const { job, next } = await this.db.$transaction(async (tx) => {
-      const [row] = await tx.$queryRaw<object[]>`
+      const [job] = await tx.$queryRaw<Job[]>`
         UPDATE jobs SET
           cancel_requested_at = coalesce(cancel_requested_at, now()),
           (state, finished_at) = (
             SELECT CASE WHEN untouched THEN 'cancelled' ELSE jobs.state END, CASE WHEN untouched THEN now() END
             FROM (SELECT jobs.state = 'awaiting_input' OR (jobs.state = 'queued'
               AND NOT EXISTS (SELECT 1 FROM job_intents WHERE job_id = jobs.id)) AS untouched) AS u)
-        WHERE id = ${jobId}::uuid AND state IN ('queued', 'running', 'awaiting_input') RETURNING *`;
-      if (!row) return { job: await tx.job.findUniqueOrThrow({ where: { id: jobId } }) };
-      const job = camelKeys<Job>(row);
+        WHERE id = ${jobId}::uuid AND state IN ('queued', 'running', 'awaiting_input') RETURNING ${JOB_COLUMNS}`;
+      if (!job) return { job: await tx.job.findUniqueOrThrow({ where: { id: jobId } }) };
       const { projectId, vmId } = job;
       await this.audit.write(tx, {
         event: 'job.cancel_requested',
@@ -233,25 +232,25 @@ export class Jobs {
   async answer(jobId: string, answers: Record<string, Answer>, by: Actor): Promise<Job> {
     const given = storable(answers);
     const { job, isQueued } = await this.db.$transaction(async (tx) => {
-      const [row] = await tx.$queryRaw<object[]>`
-        SELECT * FROM jobs WHERE id = ${jobId}::uuid AND state = 'awaiting_input' FOR UPDATE`;
+      const [row] = await tx.$queryRaw<Job[]>`
+        SELECT ${JOB_COLUMNS} FROM jobs WHERE id = ${jobId}::uuid AND state = 'awaiting_input' FOR UPDATE`;
       if (!row) return { job: await tx.job.findUniqueOrThrow({ where: { id: jobId } }), isQueued: false };
       const stored = await tx.$queryRaw<{ key: string; action: string }[]>`
         UPDATE job_questions AS questions SET answer = value, answered_by = ${by.userId}::uuid, answered_at = now()
         FROM jsonb_each(${given}::jsonb) AS given
         WHERE job_id = ${jobId}::uuid AND questions.key = given.key AND answered_at IS NULL
         RETURNING questions.key, value ->> 'action' AS action`;
-      if (stored.length === 0) return { job: camelKeys<Job>(row), isQueued: false };
+      if (stored.length === 0) return { job: row, isQueued: false };
       const isQueued = (await tx.jobQuestion.count({ where: { jobId, answeredAt: null } })) === 0;
       const [changed] = isQueued
-        ? await tx.$queryRaw<object[]>`
+        ? await tx.$queryRaw<Job[]>`
             UPDATE jobs SET state = 'queued', delivery = delivery + 1, priority = 0,
               redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second',
               deadline_at = now() + run_seconds * interval '1 second'
-            WHERE id = ${jobId}::uuid RETURNING *`
-        : await tx.$queryRaw<object[]>`
-            UPDATE jobs SET updated_at = now() WHERE id = ${jobId}::uuid RETURNING *`;
-      const job = camelKeys<Job>(changed!);
+            WHERE id = ${jobId}::uuid RETURNING ${JOB_COLUMNS}`
+        : await tx.$queryRaw<Job[]>`
+            UPDATE jobs SET updated_at = now() WHERE id = ${jobId}::uuid RETURNING ${JOB_COLUMNS}`;
+      const job = changed!;
       const { projectId, vmId, state: result } = job;
       const event = 'job.answered';
       await this.audit.write(tx, { event, ...by, projectId, vmId, jobId, arguments: stored, result });

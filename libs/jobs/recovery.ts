@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { AppError, type ErrorCode } from '@longhaul/errors';
-import { Database, Prisma, camelKeys, type Job, type Transaction } from '@longhaul/persistence';
+import { Database, JOB_COLUMNS, Prisma, type Job, type Transaction } from '@longhaul/persistence';
 import { metrics } from '@longhaul/telemetry';
 import { Jobs } from './jobs.js';
 import { REDELIVER_SECONDS } from './states.js';
@@ -46,7 +46,7 @@ export class Recovery {
 
   /** A lost attempt goes back to the queue, if there is a worker that could ask the guest how it stands. */
   private async requeueExpired(): Promise<void> {
-    const rows = await this.db.$queryRaw<object[]>`
+    const rows = await this.db.$queryRaw<Job[]>`
       WITH lost AS (
         SELECT id, attempt FROM jobs
         WHERE state = 'running' AND lease_until < now() AND attempt < ${ATTEMPT_LIMIT} AND ${HOST_ALIVE}
@@ -56,23 +56,23 @@ export class Recovery {
         WHERE job_attempts.job_id = lost.id AND job_attempts.attempt = lost.attempt)
       UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1, priority = 0,
         redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second'
-      FROM lost WHERE jobs.id = lost.id RETURNING jobs.*`;
+      FROM lost WHERE jobs.id = lost.id RETURNING ${JOB_COLUMNS}`;
     metrics.jobsRedelivered.inc({ reason: 'lease_expired' }, rows.length);
-    await this.deliverAll(rows.map((row) => camelKeys<Job>(row)));
+    await this.deliverAll(rows);
   }
 
   /** Any queued job that nobody claimed for a while is delivered again, whatever was delivered before. */
   private async redeliver(): Promise<void> {
-    const rows = await this.db.$queryRaw<object[]>`
+    const rows = await this.db.$queryRaw<Job[]>`
       WITH waiting AS (
         SELECT id FROM jobs WHERE state = 'queued' AND place = 'window' AND redeliver_at < now()
         ORDER BY redeliver_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED)
       UPDATE jobs SET delivery = delivery + 1, priority = ${RANK},
         redeliver_at = now() + least(${REDELIVER_SECONDS} * 2 ^ least(delivery, 10), ${REDELIVER_LAST_SECONDS})
           * interval '1 second'
-      FROM waiting WHERE jobs.id = waiting.id RETURNING jobs.*`;
+      FROM waiting WHERE jobs.id = waiting.id RETURNING ${JOB_COLUMNS}`;
     metrics.jobsRedelivered.inc({ reason: 'unclaimed' }, rows.length);
-    await this.deliverAll(rows.map((row) => camelKeys<Job>(row)));
+    await this.deliverAll(rows);
   }
 
   /**
@@ -131,11 +131,11 @@ export class Recovery {
     // What may have begun in the guest has no known end; what never left the queue has simply failed.
     const unknown = job.state === 'running' || (job.state === 'queued' && job.touched);
     const error = pastDeadline(unknown, job);
-    const [row] = await tx.$queryRaw<object[]>`
+    const [row] = await tx.$queryRaw<Job[]>`
       UPDATE jobs SET state = ${unknown ? 'unknown' : 'failed'}::job_state, quarantined = ${unknown && job.touched},
         error = ${JSON.stringify(error.toBody())}::jsonb, finished_at = now(), lease_until = NULL
-      WHERE id = ${job.id}::uuid RETURNING *`;
-    return this.jobs.afterEnd(tx, camelKeys<Job>(row!));
+      WHERE id = ${job.id}::uuid RETURNING ${JOB_COLUMNS}`;
+    return this.jobs.afterEnd(tx, row!);
   }
 
   /**
@@ -143,11 +143,11 @@ export class Recovery {
    * `release` it once nothing of it can be left in the guest.
    */
   async takeQuarantined(hosts: string[]): Promise<Job | undefined> {
-    const [row] = await this.db.$queryRaw<object[]>`
+    const [row] = await this.db.$queryRaw<Job[]>`
       UPDATE jobs SET lease_until = now() + ${CLEAN_UP_SECONDS} * interval '1 second'
       WHERE id = (SELECT id FROM jobs WHERE quarantined AND host = ANY(${hosts}) AND coalesce(lease_until, '-infinity') < now()
-        ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *`;
-    return row && camelKeys<Job>(row);
+        ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING ${JOB_COLUMNS}`;
+    return row;
   }
 
   async release(jobId: string): Promise<void> {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { unfinishedJobs } from '@longhaul/access';
 import type { Audit } from '@longhaul/audit';
 import { AppError } from '@longhaul/errors';
-import { Prisma, camelKeys, newId, type Job, type Transaction } from '@longhaul/persistence';
+import { JOB_COLUMNS, Prisma, newId, type Job, type Transaction } from '@longhaul/persistence';
 import type { JobKind, Lane, VmSlot } from './kind.js';
 import { REDELIVER_SECONDS, queueName } from './states.js';
 import { turnIn } from './window.js';
@@ -43,7 +43,7 @@ export async function insertJob<P>(
   const slots = kind.slot && vm ? slotsOf(kind.slot, vm) : 1;
   if (kind.slot && vm) await holdStill(tx, vm.id, kind.alone);
   const lane = submission.lane ?? kind.lane;
-  const [row] = await tx.$queryRaw<object[]>`
+  const [job] = await tx.$queryRaw<Job[]>`
     INSERT INTO jobs (id, kind, version, project_id, user_id, token_id, vm_id, host, lane, scope, label, payload, slot,
       slot_index, exec, alone, run_seconds, deadline_at, place, delivery, redeliver_at, priority, idempotency_key,
       arguments_hash, request_id, tool, traceparent)
@@ -67,9 +67,8 @@ export async function insertJob<P>(
       AND projects.live_job_limit > (SELECT count(*) FROM (SELECT FROM jobs
         WHERE project_id = ${projectId}::uuid AND state IN ('queued', 'running', 'awaiting_input')
         LIMIT projects.live_job_limit) AS live)
-    ON CONFLICT DO NOTHING RETURNING *`;
-  if (!row) return undefined;
-  const job = camelKeys<Job>(row);
+    ON CONFLICT DO NOTHING RETURNING ${JOB_COLUMNS}`;
+  if (!job) return undefined;
   await submission.alongside?.(tx);
   const { id: jobId, vmId, requestId } = job;
   const args = { kind: kind.name, label: submission.label, ...(payload as object) };

@@ -1,4 +1,4 @@
-import { Prisma, camelKeys, type Job, type Transaction } from '@longhaul/persistence';
+import { JOB_COLUMNS, Prisma, type Job, type Transaction } from '@longhaul/persistence';
 import { REDELIVER_SECONDS } from './states.js';
 
 /** One project's jobs in one queue. */
@@ -22,7 +22,7 @@ export const turnIn = (queue: string) => Prisma.sql`${windowOf(Prisma.sql`${queu
  * commit. Called in the transaction in which another one leaves: one for one, so that no race makes a window fuller.
  */
 export async function letNextIn(tx: Transaction, { projectId, queue }: QueueOf): Promise<Job | undefined> {
-  const [row] = await tx.$queryRaw<object[]>`
+  const [job] = await tx.$queryRaw<Job[]>`
     UPDATE jobs SET place = 'window', delivery = delivery + 1,
       redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second',
       priority = CASE WHEN attempt = 0 THEN ahead + 1 ELSE 0 END
@@ -30,8 +30,8 @@ export async function letNextIn(tx: Transaction, { projectId, queue }: QueueOf):
     WHERE projects.id = ${projectId}::uuid AND ahead < projects.concurrency
       AND jobs.id = (SELECT id FROM jobs WHERE project_id = ${projectId}::uuid AND queue = ${queue} AND ${HELD}
         ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-    RETURNING jobs.*`;
-  return row && camelKeys<Job>(row);
+    RETURNING ${JOB_COLUMNS}`;
+  return job;
 }
 
 /** The windows with room that jobs are held back from, and how many fit in. Its cost grows with queues, not with jobs. */

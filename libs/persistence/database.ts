@@ -37,7 +37,10 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
       keepAlive: true,
     });
     super({
-      adapter: new PrismaPg(pool),
+      adapter: new PrismaPg(pool, {
+        // The type has no word for a statement without a name.
+        statementNameGenerator: ({ sql }) => (NOT_PREPARED.test(sql) ? undefined : nameOf(sql, options))!,
+      }),
       // Other formats put the values that a statement was given into the message.
       errorFormat: 'minimal',
       transactionOptions: { maxWait: 5_000, timeout: 10_000 },
@@ -52,9 +55,7 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
    * planning. Values are as `pg` reads them.
    */
   async rows<Row extends object>({ text, values }: Pick<Prisma.Sql, 'text' | 'values'>): Promise<Row[]> {
-    // What is prepared stays with its connection, which a pooler would change.
-    const name = this.options.DATABASE_DIRECT_URL ? undefined : nameOf(text);
-    return (await this.pool.query<Row>({ name, text, values })).rows;
+    return (await this.pool.query<Row>({ name: nameOf(text, this.options), text, values })).rows;
   }
 
   /** Brings the metrics of its connections up to date. */
@@ -72,12 +73,21 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
   }
 }
 
-/** The texts are few. */
+/** Each connection of the server keeps a plan of each. */
+const NAMES_MAX = 300;
 const names = new Map<string, string>();
+/** Texts of which there is any number, and results that a migration changes. */
+const NOT_PREPARED = / IN \(\$|RETURNING (\w+\.)?\*|\* FROM (?!jsonb_to_recordset|unnest)/;
 
-function nameOf(text: string): string {
+/**
+ * The name under which a connection prepares a statement, so that PostgreSQL plans it once: planning takes longer than most of
+ * ours run. What is prepared stays with its connection, which a pooler would change.
+ */
+function nameOf(text: string, { DATABASE_DIRECT_URL: pooled }: Database['options']): string | undefined {
+  if (pooled) return undefined;
   const known = names.get(text);
   if (known) return known;
+  if (names.size === NAMES_MAX) return undefined;
   const name = createHash('sha256').update(text).digest('hex').slice(0, 32);
   names.set(text, name);
   return name;

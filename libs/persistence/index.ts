@@ -2,7 +2,7 @@ export { Database, persistenceConfig, type Transaction } from './database.js';
 export { PersistenceModule } from './persistence.module.js';
 export { StateChanges } from './state-changes.js';
 export { batched } from './batched.js';
-export { camelKeys } from './rows.js';
+export { JOB_COLUMNS, VM_COLUMNS, camelKeys } from './rows.js';
 export { newId, parseId } from './ids.js';
 export * from './generated/client.js';
 export { applyMigrations } from './migrate.js';

@@ -4,7 +4,7 @@ import type { Actor, JobKind, Jobs } from '@longhaul/jobs';
 import { vmCommand } from '@longhaul/toolsets/commands/vm-command.job';
 import { vmCreate } from '@longhaul/toolsets/vms/vm-create.job';
 import { vmPower } from '@longhaul/toolsets/vms/vm-power.job';
-import { camelKeys, type Job, type Transaction, type Vm } from '@longhaul/persistence';
+import { JOB_COLUMNS, type Job, type Transaction, type Vm } from '@longhaul/persistence';
 import { notFound } from '../rest/fields.js';
 
 /** Kinds whose handlers commit an intent before every effect that must not happen twice, or have none such. */
@@ -26,9 +26,10 @@ interface By {
  */
 export async function retry(jobId: string, { db, jobs, actor, caller }: By): Promise<Job> {
   // Whoever else retries this job waits here, and then finds the job made now.
-  const [row] = await db.$queryRaw<object[]>`SELECT * FROM jobs WHERE id = ${jobId}::uuid FOR UPDATE`;
-  if (!row) throw notFound();
-  const job = camelKeys<Job>(row);
+  const [job] = await db.$queryRaw<
+    Job[]
+  >`SELECT ${JOB_COLUMNS} FROM jobs WHERE id = ${jobId}::uuid FOR UPDATE`;
+  if (!job) throw notFound();
   const idempotencyKey = `retry of ${job.id}`;
   const { projectId, createdAt } = job;
   const earlier = await db.job.findFirst({
