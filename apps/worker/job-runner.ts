@@ -23,6 +23,8 @@ import { VmProviders } from './vm-providers.js';
 /** An error that no handler foresaw is tried again by later attempts, this many in all. */
 const UNFORESEEN_ATTEMPTS = 5;
 const TRY_AGAIN_SECONDS = 2;
+/** After a notification; what comes meanwhile is asked for together. */
+const ASK_MS = 50;
 const PROGRESS_MESSAGE_MAX = 256;
 /** How long a job's secret waits for its owner. */
 const SECRET_SECONDS = 7 * 24 * 3600;
@@ -49,6 +51,9 @@ interface Running {
 export class JobRunner extends JobConsumer implements BeforeApplicationShutdown {
   private readonly log = createLogger('job-runner');
   private readonly running = new Map<string, Running>();
+  /** Of which a notification came. */
+  private readonly changed = new Set<Running>();
+  private asking: NodeJS.Timeout | undefined;
   private closing = false;
 
   constructor(
@@ -114,6 +119,17 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     }
   }
 
+  /** Whether it was cancelled, say. Its claim and its end are changes as well: a short job is over before it is asked for. */
+  private askSoon(running: Running): void {
+    this.changed.add(running);
+    this.asking ??= setTimeout(() => {
+      this.asking = undefined;
+      const held = [...this.changed].filter((one) => this.running.get(one.ref.jobId) === one);
+      this.changed.clear();
+      this.heartbeat(held).catch((error: unknown) => this.log.warn({ err: error }, 'heartbeat failed'));
+    }, ASK_MS);
+  }
+
   async beforeApplicationShutdown() {
     this.closing = true;
     for (const { stop } of this.running.values()) stop.abort(new HandOver());
@@ -130,9 +146,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     };
     if (job.cancelRequestedAt) running.cancel.abort();
     this.running.set(job.id, running);
-    const unsubscribe = this.changes.on(job.id, () => {
-      this.heartbeat([running]).catch((error: unknown) => this.log.warn({ err: error }, 'heartbeat failed'));
-    });
+    const unsubscribe = this.changes.on(job.id, () => this.askSoon(running));
     running.done = this.run(job, running);
     try {
       return await running.done;

@@ -122,7 +122,7 @@ export class Attempts {
     const { isPostponed, next } = await this.fenced(ref, async (tx) => {
       const postponed = await postpone(tx, ref.jobId, 'running');
       if (postponed) {
-        await endAttempt(tx, ref, 'switched_off');
+        await tx.$executeRaw(attemptEnd(ref, 'switched_off'));
         return { isPostponed: true, next: await letNextIn(tx, postponed) };
       }
       await tx.$executeRaw`
@@ -169,7 +169,7 @@ export class Attempts {
       await tx.$executeRaw`
         INSERT INTO job_questions (job_id, key, question)
         SELECT ${ref.jobId}::uuid, key, value FROM jsonb_each(${JSON.stringify(questions)}::jsonb) ON CONFLICT DO NOTHING`;
-      await endAttempt(tx, ref, 'awaiting_input');
+      await tx.$executeRaw(attemptEnd(ref, 'awaiting_input'));
       return { next: await letNextIn(tx, row) };
     });
     if (next) await this.jobs.deliver(next);
@@ -180,14 +180,15 @@ export class Attempts {
 
   /** Writes the end: state, result, slot release, attempt, audit event and whose turn is next in one transaction. */
   async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
-    const next = await this.fenced(ref, async (tx) => {
-      const [row] = await tx.$queryRaw<Job[]>`
+    const next = await this.db.$transaction(async (tx) => {
+      const [job] = await tx.$queryRaw<Job[]>`
+        WITH ended AS (${attemptEnd(ref, outcome.state)})
         UPDATE jobs SET state = ${outcome.state}::job_state, result = ${json(outcome.result)}::jsonb,
           error = ${json(outcome.error)}::jsonb, quarantined = ${outcome.quarantine ?? false},
           finished_at = now(), lease_until = NULL
-        WHERE id = ${ref.jobId}::uuid RETURNING ${JOB_COLUMNS}`;
-      await endAttempt(tx, ref, outcome.state);
-      return this.jobs.afterEnd(tx, row!);
+        WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' RETURNING ${JOB_COLUMNS}`;
+      if (!job) throw new FencedError(ref);
+      return this.jobs.afterEnd(tx, job);
     });
     if (next) await this.jobs.deliver(next);
   }
@@ -212,7 +213,7 @@ export class Attempts {
 
 const current = (ref: AttemptRef) => ({ id: ref.jobId, attempt: ref.attempt, state: 'running' as const });
 
-const endAttempt = (tx: Transaction, ref: AttemptRef, outcome: string) => tx.$executeRaw`
+const attemptEnd = (ref: AttemptRef, outcome: string) => Prisma.sql`
   UPDATE job_attempts SET ended_at = now(), outcome = ${outcome}
   WHERE job_id = ${ref.jobId}::uuid AND attempt = ${ref.attempt}`;
 

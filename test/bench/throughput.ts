@@ -8,7 +8,7 @@ import { median, round, timed } from './figures.js';
 import { QueueBench, startProgram } from './queue.js';
 import { recordStatements } from './statements.js';
 
-const JOBS = 2_000;
+const JOBS = 1_000;
 const ROUNDS = 3;
 const SINGLE_JOBS = 50;
 const RAW_WORKER = join(import.meta.dirname, 'raw-worker.ts');
