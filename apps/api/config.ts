@@ -33,6 +33,11 @@ export const apiConfig = z.object({
     .describe(
       'Port of /metrics, /healthz, /readyz and /ping of the API, beside PORT; 0 takes a free one and logs it',
     ),
+  SHUTDOWN_DELAY_SECONDS: envInteger(0, 300)
+    .default(5)
+    .describe(
+      'After SIGTERM the API serves on for so long, while /readyz says 503, so that proxies turn away; give it 12 s more before SIGKILL',
+    ),
   ...networkConfig.shape,
   ALLOWED_HOSTS: envList
     .default([])

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { applyMigrations } from '@longhaul/persistence/migrate';
 import { postgresServer, redisServer, type Server } from '../../test/support/cluster-servers.js';
 import { eventually } from '../../test/support/eventually.js';
-import { startTestApi, testApi } from '../../test/support/mcp.js';
+import { connect, mcpUrl, startTestApi, testApi } from '../../test/support/mcp.js';
+import { makeUser } from '../../test/support/database.js';
 import { SWIFT_LACKS, startSwift, swiftEnv } from '../../test/support/swift.js';
 import type { ApiServer } from './server.js';
 
@@ -91,7 +92,7 @@ onSwift(`turns unready while its bucket is away ${SWIFT_LACKS ?? ''}`, async () 
 });
 
 describe('on its own database', () => {
-  const { api } = testApi({ METRICS_PORT: 0 });
+  const { test, api } = testApi({ METRICS_PORT: 0 });
 
   it.each(['/ping', '/healthz', '/readyz'])('%s answers under any Host', async (path) => {
     expect(await answers(api.port, path, '10.42.0.7:7777')).toEqual([200, expect.any(String)]);
@@ -99,5 +100,19 @@ describe('on its own database', () => {
 
   it('keeps metrics off the public port', async () => {
     expect((await answers(api.port, '/metrics'))[0]).toBe(404);
+  });
+
+  it('serves on for a while when it is told to stop, but says that it is not ready', async () => {
+    const stopping = await startTestApi(test.url);
+    const { token } = await makeUser(test.db);
+    const client = await connect(mcpUrl(stopping.port), token);
+    const closed = stopping.close(5_000);
+    expect(await answers(stopping.port, '/readyz')).toEqual([503, '{"status":"stopping"}']);
+    expect(await answers(stopping.port, '/healthz')).toEqual([200, '{"status":"ok"}']);
+    expect(await client.callRaw('whoami')).not.toHaveProperty('isError');
+    expect((await fetch(`http://127.0.0.1:${stopping.port}/ping`)).headers.get('connection')).toBe('close');
+    await closed;
+    await expect(answers(stopping.port, '/ping')).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+    await client.close();
   });
 });

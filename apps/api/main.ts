@@ -30,14 +30,16 @@ function explain(error: unknown, { HOST, PORT }: ApiConfig): string {
   return `The API cannot start: ${message}`;
 }
 
-function stopOnSignals(server: ApiServer) {
+function stopOnSignals(server: ApiServer, { SHUTDOWN_DELAY_SECONDS }: ApiConfig) {
   let stopping = false;
   const stop = async (why: string) => {
     if (stopping) return;
     stopping = true;
     log.info({ why }, 'stopping');
-    setTimeout(() => fail('did not stop in time'), STOP_MS).unref();
-    await server.close();
+    // Who presses Ctrl-C has no proxy that would have to notice.
+    const delayMs = why === 'SIGTERM' ? SHUTDOWN_DELAY_SECONDS * 1_000 : 0;
+    setTimeout(() => fail('did not stop in time'), delayMs + STOP_MS).unref();
+    await server.close(delayMs);
     process.exit(0);
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal));
@@ -46,6 +48,6 @@ function stopOnSignals(server: ApiServer) {
 
 const config = readConfig();
 const server = await startServer(config).catch((error: unknown) => fail(explain(error, config)));
-stopOnSignals(server);
+stopOnSignals(server, config);
 log.info({ host: config.HOST, port: server.port }, 'listening');
 process.send?.({ type: 'ready', port: server.port });

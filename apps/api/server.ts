@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { setTimeout as pause } from 'node:timers/promises';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Access, Rates } from '@longhaul/access';
@@ -9,7 +10,7 @@ import { Audit } from '@longhaul/audit';
 import type { Catalog } from '@longhaul/mcp';
 import { Oauth } from '@longhaul/oauth';
 import { Database } from '@longhaul/persistence';
-import { NestLogger, createLogger, setLogLevel } from '@longhaul/telemetry';
+import { NestLogger, Readiness, createLogger, setLogLevel } from '@longhaul/telemetry';
 import { TRANSFER_MS, installArtifactRoutes } from './artifacts/routes.js';
 import { ApiModule, product } from './api.module.js';
 import { installBodyDeadline, installBodyParser } from './body.js';
@@ -26,8 +27,8 @@ const BODY_DEADLINE_MS = 60_000;
 export interface ApiServer {
   /** Where it listens; the port is a real one even where PORT is 0. */
   port: number;
-  /** Lets requests under way answer, then frees everything. */
-  close(): Promise<void>;
+  /** Serves on for `delayMs`, unready; then lets requests under way answer, and frees everything. */
+  close(delayMs?: number): Promise<void>;
 }
 
 /** Starts the API. Throws when the database is away or the port is taken. */
@@ -50,6 +51,11 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
     logger: new NestLogger(createLogger('nest')),
   });
   const server = adapter.getInstance();
+  const readiness = app.get(Readiness);
+  server.addHook('onRequest', async (_request, reply) => {
+    // So that the next request comes by another connection, which may lead elsewhere.
+    if (readiness.stopping) reply.raw.setHeader('connection', 'close');
+  });
   installBodyParser(server);
   installBodyDeadline(server, BODY_DEADLINE_MS);
   const oauth = app.get(Oauth);
@@ -81,7 +87,11 @@ export async function startServer(config: ApiConfig, catalog: Catalog = product)
   urls.origin = oauth.origin;
   return {
     port,
-    async close() {
+    async close(delayMs = 0) {
+      readiness.stopping = true;
+      await pause(delayMs);
+      // What would still come would be met by services that are closing.
+      server.server.close();
       const force = setTimeout(() => server.server.closeAllConnections(), CUT_CONNECTIONS_MS);
       await app.close().finally(() => clearTimeout(force));
     },

@@ -54,8 +54,11 @@ async function start(home: Home, shutdown: Shutdown): Promise<void> {
     );
   const scheme = fromEnvironment('TLS_CERT_FILE') ? 'https' : 'http';
   const address = `${scheme}://127.0.0.1:${port}`;
-  const worker = service('worker', { LONGHAUL_GUEST_GATEWAY: process.env.LONGHAUL_GUEST_GATEWAY || address });
-  const api = service('api', { PORT: String(port) });
+  const worker = service('worker', {
+    LONGHAUL_GUEST_GATEWAY: process.env.LONGHAUL_GUEST_GATEWAY || address,
+    DRAIN_SECONDS: '0',
+  });
+  const api = service('api', { PORT: String(port), SHUTDOWN_DELAY_SECONDS: '0' });
   shutdown.add('worker', 20_000, () => worker.stop(15_000));
   shutdown.add('API', 10_000, () => api.stop(8_000));
 

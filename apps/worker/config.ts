@@ -57,6 +57,11 @@ export const workerConfig = z.object({
     .optional()
     .meta({ default: 'not served' })
     .describe('Port of /healthz, /readyz, /ping and /metrics of the worker; 0 takes a free one and logs it'),
+  DRAIN_SECONDS: envInteger(0, 3600)
+    .default(15)
+    .describe(
+      'After SIGTERM a worker lets jobs end for so long, then hands them over; give it 13 s more before SIGKILL',
+    ),
   VM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto').describe('How QEMU runs guests'),
   LONGHAUL_GUEST_GATEWAY: envOrigin
     .optional()

@@ -12,6 +12,7 @@ import { Handlers, defineHandler, type JobContext, type JobHandler } from '@long
 import { z } from 'zod';
 import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { testArtifacts } from '../../test/support/artifacts.js';
+import { eventually } from '../../test/support/eventually.js';
 import { NoDelivery } from '../../test/support/hand-worker.js';
 import { workerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
@@ -50,16 +51,20 @@ afterAll(async () => {
 });
 
 /** A worker of its own that does `work` with jobs that it is handed. */
-const runner = (work: (context: JobContext) => Promise<unknown>) =>
-  runnerOf(
-    defineHandler({
-      kind,
-      run: async (context) => ({ state: 'succeeded', result: { answers: await work(context) } }),
-    }),
-  );
+const runner = (
+  work: (context: JobContext) => Promise<unknown>,
+  { goesOn, DRAIN_SECONDS }: { goesOn?: true; DRAIN_SECONDS?: string } = {},
+) => {
+  const handler = defineHandler({
+    kind,
+    goesOn,
+    run: async (context) => ({ state: 'succeeded', result: { answers: await work(context) } }),
+  });
+  return runnerOf([handler], DRAIN_SECONDS);
+};
 
-function runnerOf(...handlers: JobHandler[]): JobRunner {
-  const config = parseConfig(workerConfig, { DATABASE_URL: test.url, LONGHAUL_HOME: home });
+function runnerOf(handlers: JobHandler[], DRAIN_SECONDS = '600'): JobRunner {
+  const config = parseConfig(workerConfig, { DATABASE_URL: test.url, LONGHAUL_HOME: home, DRAIN_SECONDS });
   const { db, changes } = test;
   const attempts = new Attempts(db, jobs, config);
   const { artifacts } = testArtifacts(test, home);
@@ -132,16 +137,16 @@ describe('beside workers of another version', () => {
   });
   const older = (work = async (): Promise<unknown> => 'old') => runner(work);
   const newer = (work = async (name: string): Promise<unknown> => name) =>
-    runnerOf(
+    runnerOf([
       defineHandler({
         kind: second,
         run: async (_context, { name }) => ({ state: 'succeeded', result: { answers: await work(name) } }),
       }),
-    );
+    ]);
   const succeeded = (answers: unknown) => ({ state: 'succeeded', attempt: 1, result: { answers } });
 
   it.each([
-    ['a kind', () => runnerOf()],
+    ['a kind', () => runnerOf([])],
     ['a version', () => older()],
   ])('leaves a job of %s that it does not know as it is, for one that does', async (_what, unable) => {
     const job = await submit({ kind: second, payload: { name: 'a' } });
@@ -179,5 +184,57 @@ describe('beside workers of another version', () => {
     expect(await stored(job)).toMatchObject({ state: 'queued', attempt: 1 });
     await newer().consume(job.id);
     expect(await stored(job)).toMatchObject({ state: 'succeeded', attempt: 2 });
+  });
+});
+
+describe('a worker that drains', () => {
+  const untilStopped = async ({ stop }: JobContext) => {
+    await eventually(() => stop.aborted);
+    throw new Error('cut short');
+  };
+  const isRunning = (job: Job) => eventually(async () => (await stored(job)).state === 'running');
+  const attemptsOf = ({ id }: Job) => test.db.jobAttempt.findMany({ where: { jobId: id } });
+
+  it('hands over at once what goes on without it, lets all else end, and takes nothing more', async () => {
+    const [command, work, late] = [await submit(), await submit(), await submit()];
+    let end = () => {};
+    const ended = new Promise<void>((resolve) => (end = resolve));
+    const handler = (context: JobContext) => (context.job.id === work.id ? ended : untilStopped(context));
+    const [following, working] = [runner(handler, { goesOn: true }), runner(handler)];
+    const consumed = [following.consume(command.id), working.consume(work.id)];
+    await Promise.all([command, work].map(isRunning));
+
+    const drained = [following, working].map((worker) => worker.beforeApplicationShutdown());
+    await drained[0];
+    expect(await stored(command)).toMatchObject({
+      state: 'queued',
+      delivery: 2,
+      priority: 0,
+      leaseUntil: null,
+    });
+    expect(await attemptsOf(command)).toMatchObject([{ outcome: 'handed_over', endedAt: expect.any(Date) }]);
+    await working.consume(late.id);
+    expect(await stored(late)).toMatchObject({ state: 'queued', attempt: 0 });
+    expect(await stored(work)).toMatchObject({ state: 'running' });
+
+    end();
+    await Promise.all([...drained, ...consumed]);
+    expect(await stored(work)).toMatchObject({ state: 'succeeded' });
+    await runner(async () => 'elsewhere').consume(command.id);
+    expect(await stored(command)).toMatchObject({ state: 'succeeded', attempt: 2 });
+  });
+
+  it('hands over what has not ended in time, which is no failure of the job', async () => {
+    const job = await submit();
+    for (let attempt = 1; attempt <= 6; attempt++) {
+      const worker = runner(untilStopped, { DRAIN_SECONDS: '0' });
+      const consumed = worker.consume(job.id);
+      await isRunning(job);
+      await worker.beforeApplicationShutdown();
+      await consumed;
+      expect(await stored(job)).toMatchObject({ state: 'queued', attempt });
+    }
+    await runner(() => Promise.reject(new Error('for once'))).consume(job.id);
+    expect(await stored(job)).toMatchObject({ state: 'running', attempt: 7 });
   });
 });

@@ -41,9 +41,9 @@ interface Running {
   ref: AttemptRef;
   stop: AbortController;
   cancel: AbortController;
+  goesOn?: boolean;
   /** The latest that the handler has told. */
   progress?: Progress;
-  done: Promise<End>;
 }
 
 /** Runs delivered jobs: claims, calls the kind's handler, writes the end. Holds what the heartbeat is about. */
@@ -54,6 +54,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   /** Of which a notification came. */
   private readonly changed = new Set<Running>();
   private asking: NodeJS.Timeout | undefined;
+  private readonly consuming = new Set<Promise<void>>();
   private closing = false;
 
   constructor(
@@ -73,6 +74,12 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   async consume(jobId: string): Promise<void> {
     // What is not claimed stays queued: recovery delivers it to a worker that stays.
     if (this.closing) return;
+    const consumed = this.take(jobId);
+    this.consuming.add(consumed);
+    await consumed.finally(() => this.consuming.delete(consumed));
+  }
+
+  private async take(jobId: string): Promise<void> {
     try {
       const job = await this.attempts.claim(jobId, this.config.WORKER_NAME, this.handlers.versions);
       if (job) await this.attempt(job);
@@ -130,10 +137,14 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     }, ASK_MS);
   }
 
+  /** Drains: what goes on without us is handed over at once, all else may end for a while before it is. */
   async beforeApplicationShutdown() {
     this.closing = true;
+    const ended = Promise.all(this.consuming);
+    for (const { stop, goesOn } of this.running.values()) if (goesOn) stop.abort(new HandOver());
+    await Promise.race([ended, pause(this.config.DRAIN_SECONDS * 1_000, undefined, { ref: false })]);
     for (const { stop } of this.running.values()) stop.abort(new HandOver());
-    await Promise.all([...this.running.values()].map(({ done }) => done));
+    await ended;
   }
 
   private async track(job: Job): Promise<End> {
@@ -142,14 +153,15 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       ref,
       stop: new AbortController(),
       cancel: new AbortController(),
-      done: Promise.resolve('failed_attempt'),
+      goesOn: this.handlers.get(job.kind)?.goesOn,
     };
+    // Claimed while the drain began.
+    if (this.closing) running.stop.abort(new HandOver());
     if (job.cancelRequestedAt) running.cancel.abort();
     this.running.set(job.id, running);
     const unsubscribe = this.changes.on(job.id, () => this.askSoon(running));
-    running.done = this.run(job, running);
     try {
-      return await running.done;
+      return await this.run(job, running);
     } finally {
       unsubscribe();
       if (this.running.get(job.id) === running) this.running.delete(job.id);
@@ -162,10 +174,14 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     try {
       if (job.attempt > 1)
         await this.note(ref, `attempt ${job.attempt} goes on, by ${this.config.WORKER_NAME}`);
-      const outcome = await this.handle(job, running).catch((error: unknown) => this.outcomeOf(job, error));
+      const outcome = await this.handle(job, running).catch((error: unknown) => {
+        // What comes of being told to stop says nothing about the job.
+        running.stop.signal.throwIfAborted();
+        return this.outcomeOf(job, error);
+      });
       if (outcome.error)
         await this.note(ref, `${outcome.state}: ${outcome.error.code}: ${outcome.error.message}`);
-      await this.finish(ref, outcome);
+      await this.finish(running, outcome);
       this.log.info({ kind: job.kind, state: outcome.state }, 'attempt ends the job');
       return outcome.state;
     } catch (error) {
@@ -177,10 +193,14 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
         this.log.info('attempt was fenced');
         return 'fenced';
       }
-      const handOver = error instanceof HandOver;
-      if (!handOver) this.log.error({ err: error }, 'attempt failed, another one will try');
-      await this.attempts.release(ref, handOver ? 0 : TRY_AGAIN_SECONDS);
-      return handOver ? 'handed_over' : 'failed_attempt';
+      if (error instanceof HandOver) {
+        await this.attempts.handOver(ref);
+        this.log.info('attempt was handed over');
+        return 'handed_over';
+      }
+      this.log.error({ err: error }, 'attempt failed, another one will try');
+      await this.attempts.release(ref, TRY_AGAIN_SECONDS);
+      return 'failed_attempt';
     }
   }
 
@@ -221,22 +241,21 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   /** The retry decision: what a client should see ends the job, what nobody foresaw is tried again a few times. */
   private async outcomeOf(job: Job, error: unknown): Promise<Outcome> {
     if (error instanceof AppError) return { state: 'failed', error: error.toBody() };
-    if (error instanceof AwaitingInput || error instanceof FencedError || error instanceof HandOver)
-      throw error;
-    if (job.attempt < UNFORESEEN_ATTEMPTS) throw error;
+    if (error instanceof AwaitingInput || error instanceof FencedError) throw error;
+    if ((await this.attempts.losses(job.id)) + 1 < UNFORESEEN_ATTEMPTS) throw error;
     const body = toAppError(error).toBody();
     this.log.error({ err: error, errorId: body.details }, 'attempt failed for the last time');
     const touched = (await this.attempts.intents(job.id)).length > 0;
     return touched ? { state: 'unknown', quarantine: true, error: body } : { state: 'failed', error: body };
   }
 
-  /** The end is known: it is written as soon as the database takes it, unless the attempt is fenced meanwhile. */
-  private async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
+  /** The end is known: it is written as soon as the database takes it, unless the attempt must end without. */
+  private async finish({ ref, stop }: Running, outcome: Outcome): Promise<void> {
     for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 5_000)) {
       try {
         return await this.attempts.finish(ref, outcome);
       } catch (error) {
-        if (error instanceof FencedError || this.closing) throw error;
+        if (error instanceof FencedError || stop.signal.aborted) throw error;
         this.log.warn({ err: error }, 'the end of the job could not be written yet');
         await pause(waitMs);
       }

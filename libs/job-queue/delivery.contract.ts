@@ -12,11 +12,17 @@ class Notebook extends JobConsumer {
   running = 0;
   mostRunning = 0;
   gate: Promise<void> = Promise.resolve();
+  isClosing = false;
   override async consume(jobId: string) {
     this.mostRunning = Math.max(this.mostRunning, ++this.running);
     await this.gate;
     this.running--;
     this.consumed.push(jobId);
+  }
+
+  async beforeApplicationShutdown() {
+    this.isClosing = true;
+    await this.gate;
   }
 }
 
@@ -95,6 +101,20 @@ export function describeDelivery(
       open();
       await eventually(() => ids.every((id) => count(id) === 1));
       expect(notebook.mostRunning).toBe(3);
+    });
+
+    it('brings nothing more to a worker that is about to end, while what it runs may end', async () => {
+      let open = () => {};
+      notebook.gate = new Promise((resolve) => (open = resolve));
+      const [early, ...late] = Array.from({ length: 10 }, newId);
+      await send(early!);
+      await eventually(() => notebook.running === 1);
+      const closed = app.close();
+      await eventually(() => notebook.isClosing);
+      for (const id of late) await send(id);
+      open();
+      await closed;
+      expect([early!, ...late].map(count)).toEqual([1, ...late.map(() => 0)]);
     });
   });
 }

@@ -1,5 +1,11 @@
 import { BullModule, OnWorkerEvent, Processor, WorkerHost } from '@nestjs/bullmq';
-import { Module, type DynamicModule, type FactoryProvider, type Type } from '@nestjs/common';
+import {
+  Module,
+  type DynamicModule,
+  type FactoryProvider,
+  type OnModuleDestroy,
+  type Type,
+} from '@nestjs/common';
 import { createLogger } from '@longhaul/telemetry';
 import type { Job } from 'bullmq';
 import { QueueConnection } from './connection.js';
@@ -42,13 +48,18 @@ function processorFor(queue: string, concurrency: number): FactoryProvider {
     { name: queue },
     { concurrency, maxStalledCount: 0, removeOnComplete: { count: 0 }, removeOnFail: { count: 0 } },
   )
-  class LaneProcessor extends WorkerHost {
+  class LaneProcessor extends WorkerHost implements OnModuleDestroy {
     constructor(private readonly consumer: JobConsumer) {
       super();
     }
 
     async process(delivery: Job<{ jobId: string }>): Promise<void> {
       await this.consumer.consume(delivery.data.jobId);
+    }
+
+    /** Takes nothing more, before what it runs is asked to end; closed it is once all of that has. */
+    onModuleDestroy() {
+      void this.worker.close();
     }
 
     @OnWorkerEvent('error')

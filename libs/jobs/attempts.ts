@@ -193,7 +193,27 @@ export class Attempts {
     if (next) await this.jobs.deliver(next);
   }
 
-  /** Gives the job back: recovery hands it to another worker after `seconds`. */
+  /** Ends the attempt of a job that another worker is to go on with at once. One that is not current is left alone. */
+  async handOver({ jobId, attempt }: AttemptRef): Promise<void> {
+    const [job] = await this.db.$queryRaw<Job[]>`
+      WITH handed_over AS (
+        UPDATE jobs SET state = 'queued', lease_until = NULL, delivery = delivery + 1, priority = 0,
+          redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second'
+        WHERE id = ${jobId}::uuid AND attempt = ${attempt} AND state = 'running'
+        RETURNING ${JOB_COLUMNS}),
+      attempt AS (
+        UPDATE job_attempts SET ended_at = now(), outcome = 'handed_over' FROM handed_over
+        WHERE job_attempts.job_id = handed_over.id AND job_attempts.attempt = handed_over.attempt)
+      TABLE handed_over`;
+    if (job) await this.jobs.deliver(job);
+  }
+
+  /** How many attempts have failed or lost their worker. */
+  losses(jobId: string): Promise<number> {
+    return this.db.jobAttempt.count({ where: { jobId, outcome: 'lost' } });
+  }
+
+  /** Gives up the attempt, which has failed: recovery hands the job to another one after `seconds`. */
   async release(ref: AttemptRef, seconds: number): Promise<void> {
     await this.db.$executeRaw`
       UPDATE jobs SET lease_until = now() + ${seconds} * interval '1 second'

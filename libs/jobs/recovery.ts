@@ -49,7 +49,7 @@ export class Recovery {
     const rows = await this.db.$queryRaw<Job[]>`
       WITH lost AS (
         SELECT id, attempt FROM jobs
-        WHERE state = 'running' AND lease_until < now() AND attempt < ${ATTEMPT_LIMIT} AND ${HOST_ALIVE}
+        WHERE state = 'running' AND lease_until < now() AND ${LOSSES} < ${ATTEMPT_LIMIT} AND ${HOST_ALIVE}
         ORDER BY lease_until LIMIT ${BATCH} FOR UPDATE SKIP LOCKED),
       ended AS (
         UPDATE job_attempts SET ended_at = now(), outcome = 'lost' FROM lost
@@ -112,7 +112,7 @@ export class Recovery {
         FROM jobs
         WHERE (state IN ('queued', 'awaiting_input') AND deadline_at < now())
           OR (state = 'running' AND lease_until < now()
-            AND ((deadline_at < now() AND NOT ${HOST_ALIVE}) OR attempt >= ${ATTEMPT_LIMIT}))
+            AND ((deadline_at < now() AND NOT ${HOST_ALIVE}) OR ${LOSSES} >= ${ATTEMPT_LIMIT}))
         ORDER BY deadline_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`;
       const next: Job[] = [];
       for (const row of rows) {
@@ -160,6 +160,9 @@ export class Recovery {
 
 const HOST_ALIVE = Prisma.sql`(host IS NULL OR EXISTS (SELECT 1 FROM hosts
   WHERE name = jobs.host AND beat_at > now() - ${HOST_SILENT_SECONDS} * interval '1 second'))`;
+
+/** Attempts that were lost, unlike those that were handed over. */
+const LOSSES = Prisma.sql`(SELECT count(*) FROM job_attempts WHERE job_id = jobs.id AND outcome = 'lost')`;
 
 function pastDeadline(unknown: boolean, job: Job & { alive: boolean }): AppError {
   const messages: Partial<Record<ErrorCode, string>> = {

@@ -17,7 +17,8 @@ export interface Verdict {
 /** Whether the process can do its work now. One that is told to stop is not ready, so that nobody sends it more. */
 @Injectable()
 export class Readiness implements OnModuleDestroy {
-  private stopping = false;
+  /** Probes hear it, and whoever sends requests here has time to turn away before the process is deaf. */
+  stopping = false;
   private last?: { at: number; failed: Promise<string[]> };
   /** A check that hangs is not begun again beside itself. */
   private readonly hanging = new Map<string, Promise<unknown>>();

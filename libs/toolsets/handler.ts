@@ -57,6 +57,8 @@ export type CleanUpContext = Pick<JobContext, 'job' | 'attempts' | 'db' | 'vmPro
 export interface JobHandler<Payload = unknown> {
   kind: JobKind<Payload>;
   run(context: JobContext, payload: Payload): Promise<Outcome>;
+  /** What it follows goes on without it: a worker that drains hands it over at once, rather than let it end first. */
+  goesOn?: true;
   /** Makes sure that nothing of an `unknown` job is left in the guest. Throws when it cannot tell: it is tried again. */
   cleanUp?(context: CleanUpContext): Promise<void>;
 }

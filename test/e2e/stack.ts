@@ -97,7 +97,7 @@ export class Stack {
 
   private envOf(app: 'api' | 'worker'): NodeJS.ProcessEnv {
     // What a test does in a minute is more than a user does.
-    if (app === 'api') return { RATE_CALLS: '1000000' };
+    if (app === 'api') return { RATE_CALLS: '1000000', SHUTDOWN_DELAY_SECONDS: '0' };
     return {
       LONGHAUL_GUEST_GATEWAY: new URL(this.url).origin,
       LONGHAUL_IMAGES: IMAGES,

@@ -24,6 +24,7 @@ export function forkApi(databaseUrl: string, env: NodeJS.ProcessEnv = {}): ApiPr
       DATABASE_URL: databaseUrl,
       SECRETS_KEYS: TEST_SECRETS_KEYS,
       PORT: '0',
+      SHUTDOWN_DELAY_SECONDS: '0',
       ...env,
     },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

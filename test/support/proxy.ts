@@ -3,6 +3,8 @@ import { once } from 'node:events';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { pipeline } from 'node:stream';
 
+const LOOK_MS = 200;
+
 export interface Proxy {
   port: number;
   close(): Promise<void>;
@@ -10,16 +12,27 @@ export interface Proxy {
 
 /**
  * A balancer in front of APIs. Requests go to each in turn, but those of a session to the API that made it, as a balancer in
- * front of sessions must do; an API that takes no connection is passed over, and with all of them away the answer is 502. All
- * else passes as it is, Host and Origin too, and streams. `token` is added to requests of clients that send none.
+ * front of sessions must do; an API that says it is not ready gets none while another one will have them, one that takes no
+ * connection is passed over, and with all of them away the answer is 502. All else passes as it is, Host and Origin too, and streams. `token` is added to requests of clients that send none.
  */
 export async function startProxy(ports: readonly number[], token?: string): Promise<Proxy> {
   const sessions = new Map<string, number>();
+  const unready = new Set<number>();
   let turn = 0;
+
+  const look = async (port: number) => {
+    const asked = fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(LOOK_MS * 5) });
+    const isReady = await asked.then(({ ok }) => ok).catch(() => false);
+    if (isReady) unready.delete(port);
+    else unready.add(port);
+  };
+  const looking = setInterval(() => ports.forEach(look), LOOK_MS);
 
   const inTurn = ({ headers }: IncomingMessage): number[] => {
     const first = turn++ % ports.length;
-    const all = [...ports.slice(first), ...ports.slice(0, first)];
+    const all = [...ports.slice(first), ...ports.slice(0, first)].sort(
+      (one, other) => Number(unready.has(one)) - Number(unready.has(other)),
+    );
     const mine = sessions.get(String(headers['mcp-session-id']));
     return mine === undefined ? all : [mine, ...all.filter((port) => port !== mine)];
   };
@@ -50,6 +63,7 @@ export async function startProxy(ports: readonly number[], token?: string): Prom
   return {
     port: (server.address() as AddressInfo).port,
     async close() {
+      clearInterval(looking);
       server.closeAllConnections();
       server.close();
       await once(server, 'close');

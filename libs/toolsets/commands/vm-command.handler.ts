@@ -10,6 +10,7 @@ import { vmCommand } from './vm-command.job.js';
  */
 export const vmCommandHandler = defineHandler({
   kind: vmCommand,
+  goesOn: true,
 
   async run(context, payload) {
     const provider = context.vmProvider(await vmOf(context));
