@@ -1,5 +1,5 @@
 import { lockMembers, projectLimits, setMember, usedOf, type ProjectLimits } from '@longhaul/access';
-import { ProjectRole } from '@longhaul/persistence';
+import { ProjectRole, SYSTEM_ID } from '@longhaul/persistence';
 import type { Command, Options } from './commands.js';
 import type { Context } from './context.js';
 import { UsageError } from './usage.js';
@@ -19,7 +19,12 @@ export const projectCommands: Record<string, Command> = {
     args: [],
     async run({ db }) {
       const members = { include: { user: true }, orderBy: { role: 'asc' } } as const;
-      for (const project of await db.project.findMany({ orderBy: { name: 'asc' }, include: { members } })) {
+      const projects = await db.project.findMany({
+        where: { id: { not: SYSTEM_ID } },
+        orderBy: { name: 'asc' },
+        include: { members },
+      });
+      for (const project of projects) {
         console.log(`${project.name.padEnd(40)}  confirmations: ${project.confirmation}`);
         for (const { user, role } of project.members) console.log(`  ${role.padEnd(6)}  ${user.email}`);
       }

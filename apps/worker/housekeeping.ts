@@ -1,11 +1,9 @@
 import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
 import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Artifacts, collectOrphans, sweepArtifacts } from '@longhaul/artifacts';
-import { dropExpired, makePartitions, sealEvents, type Sealed } from '@longhaul/audit';
+import { sealEvents, type Sealed } from '@longhaul/audit';
 import { CONFIG } from '@longhaul/config';
-import { LogArchive } from '@longhaul/job-log';
-import { Attempts, Recovery, Retention } from '@longhaul/jobs';
+import { Attempts, Recovery } from '@longhaul/jobs';
 import { sweepOauth } from '@longhaul/oauth';
 import { Database, type Vm } from '@longhaul/persistence';
 import { createLogger, metrics } from '@longhaul/telemetry';
@@ -14,6 +12,7 @@ import { Handlers } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
 import { Observer } from './observer.js';
+import { SystemJobs } from './system-jobs.js';
 import { VmProviders } from './vm-providers.js';
 
 const HOST_BEAT_MS = 5_000;
@@ -21,11 +20,11 @@ const SWEEP_MS = 1_000;
 const CLEAN_UP_MS = 2_000;
 const OBSERVE_MS = 1_000;
 const COLLECT_MS = 600_000;
-const RETENTION_MS = 300_000;
-const ORPHANS_MS = 3_600_000;
+const SYSTEM_JOBS_MS = 60_000;
+const OAUTH_MS = 300_000;
 const SEAL_MS = 15_000;
 
-/** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, retention, its VMs. */
+/** What a worker does besides jobs, each on its own beat: heartbeats, recovery, clean-ups, its VMs; the jobs of Longhaul's own are submitted. */
 @Injectable()
 export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdown {
   private readonly log = createLogger('housekeeping');
@@ -37,13 +36,11 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     private readonly db: Database,
     private readonly attempts: Attempts,
     private readonly recovery: Recovery,
-    private readonly retention: Retention,
+    private readonly system: SystemJobs,
     private readonly runner: JobRunner,
     private readonly providers: VmProviders,
     private readonly observer: Observer,
     private readonly handlers: Handlers,
-    private readonly artifacts: Artifacts,
-    private readonly archive: LogArchive,
   ) {}
 
   async onApplicationBootstrap() {
@@ -59,13 +56,9 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
       this.every('clean_up', CLEAN_UP_MS, () => this.cleanUp()),
       this.every('observe', OBSERVE_MS, () => this.observer.round()),
       this.every('collect_commands', COLLECT_MS, () => this.collect()),
-      this.every('retention', RETENTION_MS, () => this.dropJobs()),
-      this.every('archive_logs', RETENTION_MS, () => this.archiveLogs()),
-      this.every('keep_audit', RETENTION_MS, () => this.keepAudit()),
+      this.every('system_jobs', SYSTEM_JOBS_MS, () => this.system.submit()),
       this.every('seal_audit', SEAL_MS, () => this.sealAudit()),
-      this.every('sweep_oauth', RETENTION_MS, () => sweepOauth(this.db, this.stopping.signal)),
-      this.every('sweep_artifacts', RETENTION_MS, () => this.sweepArtifacts()),
-      this.every('collect_orphans', ORPHANS_MS, () => this.collectOrphans()),
+      this.every('sweep_oauth', OAUTH_MS, () => sweepOauth(this.db, this.stopping.signal)),
     ];
   }
 
@@ -111,33 +104,6 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
         this.log.warn({ err: error, vmId: vm.id }, 'old commands could not be collected'),
       );
     }
-  }
-
-  private dropJobs(): Promise<void> {
-    return this.retention.sweep(this.stopping.signal, (pieces) => this.archive.forget(pieces));
-  }
-
-  private async archiveLogs(): Promise<void> {
-    const hours = this.config.LOG_ARCHIVE_HOURS;
-    const bytes = hours > 0 ? await this.archive.sweep(hours, this.stopping.signal) : 0;
-    if (bytes > 0) this.log.info({ bytes }, 'logs archived');
-  }
-
-  private async sweepArtifacts(): Promise<void> {
-    const count = await sweepArtifacts(this.db, this.artifacts, this.stopping.signal);
-    if (count > 0) this.log.info({ count }, 'artifacts dropped');
-  }
-
-  private async collectOrphans(): Promise<void> {
-    const stop = this.stopping.signal;
-    const count = (await collectOrphans(this.artifacts, stop)) + (await this.archive.collect(stop));
-    if (count > 0) this.log.info({ count }, 'bytes without a row dropped');
-  }
-
-  private async keepAudit(): Promise<void> {
-    await makePartitions(this.db);
-    for (const partition of await dropExpired(this.db, this.config.AUDIT_RETENTION_DAYS))
-      this.log.info({ partition }, 'audit dropped by retention');
   }
 
   /** The log says the end of the chain, so that a log kept elsewhere vouches for it. */

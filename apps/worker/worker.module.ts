@@ -12,6 +12,7 @@ import type { WorkerConfig } from './config.js';
 import { Housekeeping } from './housekeeping.js';
 import { JobRunner } from './job-runner.js';
 import { Observer } from './observer.js';
+import { SystemJobs } from './system-jobs.js';
 import { VmProviders } from './vm-providers.js';
 
 @Module({
@@ -27,6 +28,7 @@ import { VmProviders } from './vm-providers.js';
     JobRunner,
     VmProviders,
     Observer,
+    SystemJobs,
     Housekeeping,
     { provide: JobConsumer, useExisting: JobRunner },
     {
@@ -60,8 +62,9 @@ import { VmProviders } from './vm-providers.js';
   exports: [JobConsumer],
 })
 class RunnerModule {
-  static with(handlers: Handlers): DynamicModule {
-    return { module: RunnerModule, providers: [{ provide: Handlers, useValue: handlers }] };
+  static with(handlers: readonly JobHandler[]): DynamicModule {
+    const useFactory = (system: SystemJobs) => new Handlers([...handlers, ...system.handlers]);
+    return { module: RunnerModule, providers: [{ provide: Handlers, inject: [SystemJobs], useFactory }] };
   }
 }
 
@@ -74,10 +77,7 @@ export class WorkerModule {
     ]);
     return {
       module: WorkerModule,
-      imports: [
-        ConfigModule.forRoot(config),
-        JobConsumerModule.forLanes(lanes, RunnerModule.with(new Handlers(handlers))),
-      ],
+      imports: [ConfigModule.forRoot(config), JobConsumerModule.forLanes(lanes, RunnerModule.with(handlers))],
     };
   }
 }

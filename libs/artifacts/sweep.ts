@@ -9,7 +9,7 @@ const ORPHAN_HOURS = 2;
 
 /**
  * Deletes artifacts whose time is over or whose VM is gone, bytes first: after a crash the row is there, and the next round ends it.
- * Every worker runs it, without a leader. Answers how many it were.
+ * Several may run it at once. Answers how many it were.
  */
 export async function sweepArtifacts(db: Database, { store }: Artifacts, stop: AbortSignal): Promise<number> {
   let deleted = 0;

@@ -12,7 +12,7 @@ export const retentionConfig = z.object({
 /** Jobs that one statement deletes with all they have. */
 const BATCH = 500;
 
-/** Deletes what is kept no longer. Every worker runs it, without a leader: rows are taken with FOR UPDATE SKIP LOCKED. */
+/** Deletes what is kept no longer. Several may run it at once: rows are taken with FOR UPDATE SKIP LOCKED. */
 @Injectable()
 export class Retention {
   private readonly days: number;
@@ -26,16 +26,18 @@ export class Retention {
 
   /**
    * Batch after batch until nothing is left to delete, or `stop` aborts. `forget` is given the ids of archived pieces of deleted
-   * logs, to delete them from the store; what it does not get done is collected as orphans.
+   * logs, to delete them from the store; what it does not get done is collected as orphans. Answers how many jobs it were.
    */
-  async sweep(stop: AbortSignal, forget: (pieces: string[]) => Promise<unknown>): Promise<void> {
+  async sweep(stop: AbortSignal, forget: (pieces: string[]) => Promise<unknown>): Promise<number> {
     await this.deleteRequestStates();
     await this.db.$executeRaw`DELETE FROM one_time_secrets WHERE expires_at < now()`;
-    for (let found = BATCH; found === BATCH && !stop.aborted;) {
+    let deleted = 0;
+    for (let found = BATCH; found === BATCH && !stop.aborted; deleted += found) {
       const { jobs, pieces } = await this.deleteJobs();
       await forget(pieces);
       found = jobs;
     }
+    return deleted;
   }
 
   /**

@@ -13,3 +13,6 @@ export function parseId(text: string): string | undefined {
   const id = text.toLowerCase();
   return ID.test(id) ? id : undefined;
 }
+
+/** Of the project of the jobs that Longhaul gives itself, and of the user who submits them; it has no member, and they no row. */
+export const SYSTEM_ID = '00000000-0000-0000-0000-000000000000';

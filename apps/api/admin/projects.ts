@@ -1,5 +1,5 @@
 import { lockMembers, projectLimits, setMember, usedOf } from '@longhaul/access';
-import { ConfirmationPolicy, newId } from '@longhaul/persistence';
+import { ConfirmationPolicy, SYSTEM_ID, newId } from '@longhaul/persistence';
 import { z } from 'zod';
 import {
   conflict,
@@ -47,7 +47,7 @@ const list = defineRoute({
   answer: pageOf(project),
   async handle({ db, query }) {
     const { customer, user_id: userId } = query;
-    const where = { customer, ...(userId && { members: { some: { userId } } }) };
+    const where = { id: { not: SYSTEM_ID }, customer, ...(userId && { members: { some: { userId } } }) };
     const rows = await db.project.findMany(paged(where, query));
     return toPage(rows, query, shown);
   },
