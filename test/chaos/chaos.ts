@@ -6,9 +6,10 @@ import { CarefulClient } from './client.js';
 import { Faults, processesWith } from './faults.js';
 import { leftovers } from './leftovers.js';
 import { AgentMachine, type Machine } from './machines.js';
-import { Oracle, VERDICTS, explain, type Violation } from './oracle.js';
+import { Oracle, explain, type Violation } from './oracle.js';
+import { QemuMachine } from './qemu-machine.js';
 import { Random } from './random.js';
-import { schedule } from './schedule.js';
+import { schedule, type Shape } from './schedule.js';
 import { wishes, work } from './workload.js';
 
 export interface ChaosOptions {
@@ -26,67 +27,21 @@ export type Summary = Record<'seed' | 'jobs' | 'faults' | Violation['verdict'] |
 
 const AGENTS = 6;
 const COMMAND_SLOTS = 8;
+const SLOW_COMMAND_SLOTS = 2;
 const USERS = 3;
 /** After the last fault, for all jobs to end and all traces to go. Nothing is judged by how long it took. */
 const SETTLE_MS = 300_000;
 
 /** A workload under faults, all of it from the seed; what it finds wrong is said, and counted in the summary. */
-export async function chaos({ seed, jobs, minutes, vms, say, keep }: ChaosOptions): Promise<Summary> {
+export async function chaos(options: ChaosOptions): Promise<Summary> {
   setLogLevel('fatal');
+  const { say } = options;
   const cluster = await Cluster.start({ env: { NODE_NO_WARNINGS: '1' } });
-  const url = `${cluster.stack.url}/x/all`;
   const { home } = cluster.stack;
   let summary: Summary;
   try {
-    const machines = await makeMachines(cluster, vms);
-    const names = [...cluster.members.keys()];
-    const shape = {
-      apis: names.filter((name) => name.startsWith('api')),
-      workers: names.filter((name) => name.startsWith('worker')),
-      servers: [...cluster.servers.keys()],
-      agents: machines.filter(({ name }) => name.startsWith('agent')).map(({ name }) => name),
-      vms: machines.filter(({ name }) => name.startsWith('vm')).map(({ name }) => name),
-    };
-    const durationMs = minutes * 60_000;
-    const random = new Random(seed);
-    const planned = schedule(random, durationMs, shape);
-    const wanted = wishes(random, jobs, durationMs, machines);
-    say(`seed ${seed}: ${wanted.length} jobs and ${planned.length} faults in ${minutes} minutes`);
-
-    const faults = new Faults(cluster, new Map(machines.map((machine) => [machine.name, machine])), say);
-    const clientsOver = new AbortController();
-    const client = new CarefulClient(url, clientsOver.signal);
-    const working = work(client, wanted);
-    await faults.run(planned, clientsOver.signal);
-    say('all is healed');
-    const timer = setTimeout(() => clientsOver.abort(), SETTLE_MS);
-    const submissions = await working;
-    clearTimeout(timer);
-    say(
-      `all is submitted; answers were ${[...client.codes].map(([code, count]) => `${count} ${code}`).join(', ')}`,
-    );
-    const left = await settled(cluster, machines, say);
-    say('judging');
-    const judge = new CarefulClient(url, AbortSignal.timeout(SETTLE_MS));
-    client.answered.forEach((id) => judge.answered.add(id));
-    const oracle = new Oracle(cluster.stack.database, judge);
-    await oracle.judge(submissions);
-    const violations = [
-      ...oracle.violations,
-      ...left.map((what): Violation => ({ verdict: 'leftovers', what })),
-    ];
-    for (const violation of violations)
-      say(await explain(violation, cluster.stack.database, faults.happened));
-    const counts = VERDICTS.map((verdict) => [
-      verdict,
-      violations.filter((one) => one.verdict === verdict).length,
-    ]);
-    summary = {
-      ...{ seed, jobs: submissions.length, faults: faults.happened.length },
-      ...(Object.fromEntries(counts) as Record<Violation['verdict'], number>),
-      crashes: faults.crashes.length,
-    };
-    await keep?.(cluster);
+    summary = await run(cluster, options);
+    await options.keep?.(cluster);
   } catch (error) {
     // What stopping the cluster throws would take its place.
     say(String((error as Error).stack));
@@ -101,11 +56,73 @@ export async function chaos({ seed, jobs, minutes, vms, say, keep }: ChaosOption
   return summary;
 }
 
-async function makeMachines(cluster: Cluster, _vms: number): Promise<Machine[]> {
-  const { db } = cluster.stack.database;
+async function run(cluster: Cluster, { seed, jobs, minutes, vms, say }: ChaosOptions): Promise<Summary> {
+  const { url, database } = cluster.stack;
+  const durationMs = minutes * 60_000;
+  const submitting = new AbortController();
+  const client = new CarefulClient(`${url}/x/all`, submitting.signal);
+  const judge = new CarefulClient(`${url}/x/all`, AbortSignal.timeout(durationMs + 4 * SETTLE_MS));
+  const machines = await makeMachines(cluster, vms, judge);
+
+  const random = new Random(seed);
+  const planned = schedule(random, durationMs, shapeOf(cluster, machines));
+  const wanted = wishes(random, jobs, durationMs, machines);
+  say(`seed ${seed}: ${wanted.length} jobs and ${planned.length} faults in ${minutes} minutes`);
+  const faults = new Faults(cluster, new Map(machines.map((machine) => [machine.name, machine])), say);
+  const working = work(client, wanted);
+  await faults.run(planned);
+  say('all is healed');
+  const timer = setTimeout(() => submitting.abort(), SETTLE_MS);
+  const submissions = await working;
+  clearTimeout(timer);
+  const answers = [...client.codes].map(([code, count]) => `${count} ${code}`);
+  say(`all is submitted; answers were ${answers.join(', ')}`);
+
+  const left = await settled(cluster, machines, say);
+  say('judging');
+  client.answered.forEach((id) => judge.answered.add(id));
+  const violations = [
+    ...(await new Oracle(database, judge).judge(submissions)),
+    ...left.map((what): Violation => ({ verdict: 'leftovers', what })),
+  ];
+  for (const violation of violations) say(await explain(violation, database, faults.happened));
+  const count = (verdict: Violation['verdict']) => violations.filter((one) => one.verdict === verdict).length;
+  return {
+    seed,
+    jobs: submissions.length,
+    faults: faults.happened.length,
+    lost: count('lost'),
+    run_twice: count('run_twice'),
+    log_gaps: count('log_gaps'),
+    leftovers: count('leftovers'),
+    crashes: faults.crashes.length,
+  };
+}
+
+function shapeOf({ members, servers }: Cluster, machines: Machine[]): Shape {
+  const begins = (names: Iterable<string>, word: string) =>
+    [...names].filter((name) => name.startsWith(word));
+  const names = machines.map(({ name }) => name);
+  return {
+    apis: begins(members.keys(), 'api'),
+    workers: begins(members.keys(), 'worker'),
+    servers: [...servers.keys()],
+    agents: begins(names, 'agent'),
+    vms: begins(names, 'vm'),
+  };
+}
+
+async function makeMachines(cluster: Cluster, vms: number, client: CarefulClient): Promise<Machine[]> {
+  const { stack } = cluster;
+  const { db } = stack.database;
+  const made = await Promise.all(
+    Array.from({ length: vms }, () => stack.createVm({ commandSlots: SLOW_COMMAND_SLOTS })),
+  );
   const users = [];
   for (let count = 0; count < USERS; count++) users.push(await makeUser(db));
-  const machines: Machine[] = [];
+  const machines: Machine[] = made.map(
+    (vm, index) => new QemuMachine(`vm-${index + 1}`, vm, stack.token, stack, client),
+  );
   for (let number = 1; number <= AGENTS; number++) {
     const { token, caller } = users[number % USERS]!;
     const { vm, agent } = await cluster.addAgentVm({}, { caller, commandSlots: COMMAND_SLOTS });

@@ -31,15 +31,14 @@ export class Faults {
   ) {}
 
   /** Each at its time; resolves when the last one is healed. */
-  async run(faults: readonly Fault[], stop: AbortSignal): Promise<void> {
+  async run(faults: readonly Fault[]): Promise<void> {
     const watching = new AbortController();
     const watch = this.watch(watching.signal);
     const begun = performance.now();
     const turns: Promise<void>[] = [];
     for (const fault of faults) {
       const wait = fault.atMs - (performance.now() - begun);
-      await pause(Math.max(wait, 0), undefined, { signal: stop }).catch(() => undefined);
-      if (stop.aborted) break;
+      await pause(Math.max(wait, 0));
       turns.push(this.inTurn(fault.target, () => this.happen(fault)));
     }
     await Promise.all(turns);

@@ -1,3 +1,4 @@
+import { ERROR_CODES, type ErrorCode } from '@longhaul/errors';
 import type { Job } from '@longhaul/persistence';
 import type { TestDatabase } from '../support/database.js';
 import { readToEnd, type Call } from '../e2e/stack.js';
@@ -6,41 +7,47 @@ import type { Happened } from './faults.js';
 import type { Machine } from './machines.js';
 import { fileOf, outputOf, type Submission, type Wish } from './workload.js';
 
-export const VERDICTS = ['lost', 'run_twice', 'log_gaps', 'leftovers'] as const;
-
 /** `lost` is all that a client was promised and did not get, a wrong end as well as none. */
 export interface Violation {
-  verdict: (typeof VERDICTS)[number];
+  verdict: 'lost' | 'run_twice' | 'log_gaps' | 'leftovers';
   what: string;
   jobId?: string;
 }
 
-type Ended = Job & { result: { exit_code?: number } | null; error: { code: string } | null };
+type Ended = Job & { result: { exit_code?: number } | null; error: { code: ErrorCode } | null };
 
 /** Of jobs that were never begun, and say so. */
-const NOT_BEGUN = new Set(['guest_unreachable', 'queue_timeout', 'host_unreachable', 'command_not_started']);
-/** Of installations, which may be repeated. */
-const REPEATABLE = new Set([...NOT_BEGUN, 'unavailable']);
+const NOT_BEGUN = new Set<ErrorCode>([
+  'guest_unreachable',
+  'queue_timeout',
+  'host_unreachable',
+  'command_not_started',
+]);
 const READERS = 8;
+/** What a client of something that is no command is told when what it takes was away. */
+const mayBeRepeated = (code: ErrorCode) => ERROR_CODES[code].retryable && code !== 'internal';
 
 /** Checks all that was submitted against what the guests say, once everything is healed and has ended. */
 export class Oracle {
-  readonly violations: Violation[] = [];
+  private readonly violations: Violation[] = [];
+  private readonly resets = new Map<Machine, Machine['resets']>();
 
   constructor(
     private readonly database: TestDatabase,
     private readonly client: CarefulClient,
   ) {}
 
-  async judge(submissions: readonly Submission[]): Promise<void> {
+  async judge(submissions: readonly Submission[]): Promise<Violation[]> {
     const jobs = await this.database.db.job.findMany();
     const byKey = new Map(jobs.map((job) => [job.idempotencyKey, job as Ended]));
     const marks = new Map<string, string[]>();
-    for (const machine of new Set(submissions.map(({ wish }) => wish.machine)))
+    for (const machine of new Set(submissions.map(({ wish }) => wish.machine))) {
+      this.resets.set(machine, [...machine.resets, ...resetsBy(jobs, machine)]);
       for (const line of (await machine.marks()).split('\n')) {
         const [key = '', ...said] = line.split(' ');
         marks.set(key, [...(marks.get(key) ?? []), said.join(' ')]);
       }
+    }
 
     const queue = submissions.values();
     const one = async () => {
@@ -51,6 +58,7 @@ export class Oracle {
     };
     await Promise.all(Array.from({ length: READERS }, one));
     await this.judgeAudit(jobs);
+    return this.violations;
   }
 
   private async judgeOne(submission: Submission, job: Ended | undefined, marks: string[]): Promise<void> {
@@ -65,13 +73,14 @@ export class Oracle {
       against('lost', `the job has another id than ${jobId}, which was answered`);
     const begins = marks.filter((mark) => mark === 'begin').length;
     if (begins > 1) against('run_twice', `begun ${begins} times in the guest`);
-    const wrong = wrongEnd(wish, job, marks);
+    const wasReset = (until?: number) => fell(job, this.resets.get(wish.machine)!, until);
+    const wrong = wrongEnd(wish, job, marks, wasReset());
     if (wrong) against('lost', wrong);
     if (wish.kind === 'start' || wish.kind === 'exec') {
       const gap = await this.gapOf(wish, job);
       if (gap) against('log_gaps', gap);
     }
-    if (wish.kind === 'install' && job.state === 'succeeded' && !wasReset(wish.machine, job, Infinity)) {
+    if (wish.kind === 'install' && job.state === 'succeeded' && !wasReset(Infinity)) {
       const { path, content } = fileOf(wish);
       if (!(await wish.machine.file(path))?.equals(content))
         against('lost', 'the file is not there as it was');
@@ -117,7 +126,7 @@ export class Oracle {
 }
 
 /** Why a job cannot have ended so, given what its command has noted in the guest. */
-function wrongEnd(wish: Wish, job: Ended, marks: string[]): string | undefined {
+function wrongEnd(wish: Wish, job: Ended, marks: string[], wasReset: boolean): string | undefined {
   const { state, result, error } = job;
   const ends = `it is ${state} (${JSON.stringify(error ?? result)}), in the guest: ${marks.join(', ') || 'nothing'}`;
   const isCommand = wish.kind === 'start' || wish.kind === 'exec';
@@ -128,24 +137,33 @@ function wrongEnd(wish: Wish, job: Ended, marks: string[]): string | undefined {
     case 'awaiting_input':
       return `it has not ended: ${ends}`;
     case 'unknown':
-      return wasReset(wish.machine, job) ? undefined : `no reset explains that ${ends}`;
+      return wasReset ? undefined : `no reset explains that ${ends}`;
     case 'cancelled':
       return wish.cancelAfterMs === undefined ? `nobody cancelled it: ${ends}` : undefined;
     case 'timed_out':
       return wish.timeoutSeconds === undefined && isCommand ? `it had time enough: ${ends}` : undefined;
     default:
   }
-  if (!isCommand) return error && !REPEATABLE.has(error.code) ? ends : undefined;
+  if (!isCommand) return error && !mayBeRepeated(error.code) ? ends : undefined;
   if (error) return NOT_BEGUN.has(error.code) && !begun ? undefined : ends;
   const isRight = result?.exit_code === wish.exitCode && (state === 'succeeded') === (wish.exitCode === 0);
   return isRight && marks.includes(`end ${wish.exitCode}`) ? undefined : ends;
 }
 
-/** While the job ran, or later until `until`. */
-function wasReset({ resets }: Machine, job: Job, until = job.finishedAt!.getTime()): boolean {
+/** Whether one of them was while the job ran, or later until `until`. */
+function fell(job: Job, resets: Machine['resets'], until = job.finishedAt?.getTime() ?? Infinity): boolean {
   const since = job.startedAt?.getTime() ?? Infinity;
   return resets.some((reset) => reset.from <= until && reset.until >= since);
 }
+
+/** What clients wanted to be cut. */
+const resetsBy = (jobs: Job[], { vm }: Machine) =>
+  jobs
+    .filter(({ kind, vmId, startedAt }) => kind === 'vm.power' && vmId === vm.id && startedAt)
+    .map(({ startedAt, finishedAt }) => ({
+      from: startedAt!.getTime(),
+      until: finishedAt?.getTime() ?? Infinity,
+    }));
 
 /** All that is known of a violation, for who looks into it. */
 export async function explain(

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Answer, CarefulClient } from './client.js';
 import { MARKS, type Machine } from './machines.js';
+import { QemuMachine } from './qemu-machine.js';
 import type { Random } from './random.js';
 
 /** What a client wants. `look` makes a job without an idempotency key, which may be made again. */
@@ -17,6 +18,8 @@ export interface Wish {
   exitCode: number;
   /** Of `exec`: it is meant to run into it. */
   timeoutSeconds?: number;
+  /** Of `power`. */
+  action?: 'reset' | 'reboot';
   /** Of `start`: cancelled so long after its id was answered. */
   cancelAfterMs?: number;
 }
@@ -29,6 +32,8 @@ export interface Submission {
 
 /** Clients that wish at once; more of them than VMs have slots, so that some are told to wait. */
 const CLIENTS = 64;
+/** Of the wishes, those for VMs of QEMU, which are emulated. */
+const SLOW_SHARE = 0.04;
 
 /** So many wishes over so much time, the same ones for the same seed. */
 export function wishes(
@@ -37,23 +42,29 @@ export function wishes(
   durationMs: number,
   machines: readonly Machine[],
 ): Wish[] {
+  const slow = machines.filter((machine) => machine instanceof QemuMachine);
+  const agents = machines.filter((machine) => !slow.includes(machine as QemuMachine));
   return Array.from({ length: jobs }, (_, index) => {
-    const machine = random.pick(machines);
+    const isSlow = slow.length > 0 && (agents.length === 0 || random.next() < SLOW_SHARE);
+    const machine = random.pick(isSlow ? slow : agents);
     const dice = random.next();
     const wish: Wish = {
       key: `${index}-${random.int(0, 0xffffff).toString(16)}`,
       machine,
       kind: 'start',
       atMs: Math.floor((index * durationMs) / jobs),
-      stdoutBytes: sizeOf(random),
+      stdoutBytes: isSlow ? random.int(0, 60_000) : sizeOf(random),
       stderrBytes: random.next() < 0.3 ? random.int(1, 2_000) : 0,
       seconds: random.next() < 0.3 ? 0 : random.int(1, 30) / 10,
       exitCode: random.next() < 0.7 ? 0 : random.int(1, 120),
     };
+    if (isSlow && dice < 0.1)
+      return { ...wish, kind: 'power', action: random.pick(['reset', 'reboot'] as const) };
     if (dice < 0.1) return { ...wish, kind: 'exec' };
     if (dice < 0.14) return { ...wish, kind: 'exec', timeoutSeconds: 1, seconds: 20 };
     if (dice < 0.21) return { ...wish, cancelAfterMs: random.int(0, 4_000), seconds: random.int(0, 10) };
-    if (dice < 0.26) return { ...wish, kind: 'install', stdoutBytes: random.int(0, 300_000) };
+    if (dice < 0.26)
+      return { ...wish, kind: 'install', stdoutBytes: random.int(0, isSlow ? 60_000 : 300_000) };
     if (dice < 0.31) return { ...wish, kind: 'look' };
     return wish;
   });
@@ -145,7 +156,7 @@ async function submit(client: CarefulClient, submission: Submission): Promise<vo
       submission.answer = await call('read_vm_file', { vm_id, path: '/etc/os-release' });
       break;
     case 'power':
-      submission.answer = await call('power_vm', { vm_id, action: 'reset', idempotency_key });
+      submission.answer = await call('power_vm', { vm_id, action: wish.action, idempotency_key });
   }
   const { command_id, job_id } = submission.answer;
   submission.jobId = (command_id ?? job_id) as string | undefined;
