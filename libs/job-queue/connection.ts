@@ -81,6 +81,7 @@ export class QueueConnection {
       options: '-c search_path=bullmq',
     });
     pool.on('error', () => undefined);
+    pool.on('connect', (client) => client.on('error', () => undefined));
     return {
       connection: pool as never,
       isUp: () => true,

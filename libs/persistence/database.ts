@@ -48,6 +48,8 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     this.pool = pool;
     // A connection that breaks while nobody uses it is replaced by the pool.
     pool.on('error', () => undefined);
+    // One may break in the very moment in which it is handed over, when neither side listens, and that would end the process.
+    pool.on('connect', (client) => client.on('error', () => undefined));
   }
 
   /**

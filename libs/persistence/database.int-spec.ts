@@ -1,0 +1,54 @@
+import { connect, createServer, type AddressInfo } from 'node:net';
+import { once } from 'node:events';
+import { testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { eventually } from '../../test/support/eventually.js';
+import { Database } from './index.js';
+
+let test: TestDatabase;
+beforeAll(async () => (test = await testDatabase()));
+afterAll(() => test.drop());
+
+/**
+ * A way to the server that keeps back what follows the first "ready for query" of the next connection, itself included, until
+ * `pass` sends all of it at once.
+ */
+async function holdingBack(target: number) {
+  let held: Buffer | undefined;
+  let pass = () => {};
+  const server = createServer((near) => {
+    const far = connect({ port: target, host: '127.0.0.1' });
+    near.pipe(far);
+    near.on('error', () => far.destroy());
+    far.on('error', () => near.destroy());
+    far.on('data', (data) => {
+      const ready = held === undefined ? data.indexOf('Z\0\0\0\x05') : 0;
+      if (ready < 0) return void near.write(data);
+      if (ready > 0) near.write(data.subarray(0, ready));
+      held = Buffer.concat([held ?? Buffer.alloc(0), data.subarray(ready)]);
+    });
+    pass = () => void near.end(held!);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return { port, server, size: () => held?.length ?? 0, pass: () => pass() };
+}
+
+it('lives on when a connection is ended in the moment in which it becomes ready', async () => {
+  const url = new URL(test.url);
+  const way = await holdingBack(Number(url.port));
+  url.port = String(way.port);
+  url.searchParams.set('application_name', 'held back');
+  const db = new Database({ DATABASE_URL: url.href, DATABASE_POOL: 1 });
+  const transaction = db.$transaction(async () => undefined);
+  const refused = expect(transaction).rejects.toThrow();
+  await eventually(() => way.size() > 0);
+  const before = way.size();
+  await test.db.$executeRaw`
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'held back'`;
+  await eventually(() => way.size() > before);
+  way.pass();
+  await refused;
+  await db.onApplicationShutdown();
+  way.server.close();
+});
