@@ -1,7 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { newId, type Job } from '@longhaul/persistence';
-import { FencedError } from '@longhaul/jobs';
+import { Attempts, FencedError, Jobs, jobsConfig } from '@longhaul/jobs';
 import { makeUser, testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { NoDelivery } from '../../test/support/hand-worker.js';
 import { JobLog, LogGapError, LogWriter } from './index.js';
 
 let test: TestDatabase;
@@ -78,6 +79,24 @@ it('takes appends of many jobs in one commit', async () => {
     }),
   );
   for (const ref of refs) expect((await readAll(ref.jobId, 100)).toString()).toBe(ref.jobId);
+});
+
+it('and heartbeats of the same jobs, in whatever order they are named, wait for each other without a deadlock', async () => {
+  const { db, audit, changes } = test;
+  const jobs = new Jobs(db, audit, new NoDelivery(), changes);
+  const attempts = new Attempts(db, jobs, jobsConfig.parse({}));
+  const refs = await Promise.all(Array.from({ length: 60 }, runningJob));
+  await Promise.all(refs.map((ref) => log.open(ref, 'stdout')));
+  const upwards = refs.toSorted((a, b) => (a.jobId < b.jobId ? -1 : 1));
+  const beat = async (rounds: number) => {
+    for (let n = 0; n < rounds; n++) await attempts.heartbeat(upwards.toReversed());
+  };
+  const append = async (rounds: number) => {
+    for (let n = 0; n < rounds; n++)
+      await Promise.all(upwards.map((ref) => log.append(ref, 'stdout', n, Buffer.from('x'))));
+  };
+  await Promise.all([beat(400), append(20)]);
+  for (const { jobId } of refs) expect(await readAll(jobId, 100)).toHaveLength(20);
 });
 
 it('skips bytes that are there already, refuses different ones, and answers a gap with the size', async () => {

@@ -113,6 +113,7 @@ export class JobLog {
   /**
    * One statement for the whole batch. It may be lost in a crash of PostgreSQL (asynchronous commit): the guest still has
    * the bytes, and the next append then meets a gap. The shared lock on the job makes a later claim wait for it.
+   * Jobs are locked in the order of their ids, as heartbeats do: two that want the same ones must not wait for each other.
    */
   private async store(batch: Append[]): Promise<Set<string>> {
     // One value of bytes, which `pg` sends as they are: arrays of them it would spell out in hexadecimal, and Prisma in base64.
@@ -129,7 +130,7 @@ export class JobLog {
       held AS MATERIALIZED (
         SELECT jobs.id FROM jobs JOIN (SELECT DISTINCT job_id, attempt FROM input) AS wanted
           ON jobs.id = wanted.job_id AND jobs.attempt = wanted.attempt
-        WHERE state = 'running' FOR SHARE OF jobs),
+        WHERE state = 'running' ORDER BY jobs.id FOR SHARE OF jobs),
       grown AS (
         UPDATE job_log_streams AS streams SET size = streams.size + length(input.data), dropped = input.dropped
         FROM input JOIN held ON held.id = input.job_id

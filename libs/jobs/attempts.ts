@@ -88,18 +88,23 @@ export class Attempts {
 
   /**
    * Extends the leases of all attempts of a worker process, and stores their progress, in one statement. Answers those that
-   * are still current, with their cancel requests; any other has been fenced.
+   * are still current, with their cancel requests; any other has been fenced. Jobs are locked in the order of their ids, as
+   * appends to logs do.
    */
   async heartbeat(
     held: (AttemptRef & { progress?: Progress })[],
   ): Promise<Map<string, { attempt: number; cancelRequested: boolean }>> {
     const rows = await this.db.$queryRaw<{ id: string; attempt: number; cancelRequested: boolean }[]>`
+      WITH mine AS (
+        SELECT jobs.id, mine.progress
+        FROM jobs JOIN jsonb_to_recordset(${JSON.stringify(held)}::jsonb) AS mine ("jobId" uuid, attempt int, progress jsonb)
+          ON jobs.id = mine."jobId" AND jobs.attempt = mine.attempt
+        WHERE state = 'running' ORDER BY jobs.id FOR NO KEY UPDATE OF jobs)
       UPDATE jobs SET lease_until = now() + ${this.leaseSeconds} * interval '1 second',
         progress = coalesce(mine.progress, jobs.progress),
         updated_at = CASE WHEN coalesce(mine.progress, jobs.progress) IS DISTINCT FROM jobs.progress
           THEN now() ELSE updated_at END
-      FROM jsonb_to_recordset(${JSON.stringify(held)}::jsonb) AS mine ("jobId" uuid, attempt int, progress jsonb)
-      WHERE jobs.id = mine."jobId" AND jobs.attempt = mine.attempt AND state = 'running'
+      FROM mine WHERE jobs.id = mine.id
       RETURNING jobs.id, jobs.attempt, cancel_requested_at IS NOT NULL AS "cancelRequested"`;
     return new Map(rows.map(({ id, ...rest }) => [id, rest]));
   }
