@@ -5,7 +5,7 @@ import type { Caller } from '@longhaul/access';
 import { parseConfig } from '@longhaul/config';
 import { JobLog } from '@longhaul/job-log';
 import { Attempts, Jobs, defineJobKind, type Answer, type Question } from '@longhaul/jobs';
-import type { Job } from '@longhaul/persistence';
+import { Database, type Job } from '@longhaul/persistence';
 import { Secrets, StoredSecrets } from '@longhaul/secrets';
 import { correlation, setLogLevel } from '@longhaul/telemetry';
 import { Handlers, defineHandler, type JobContext, type JobHandler } from '@longhaul/toolsets/handler';
@@ -14,6 +14,7 @@ import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '..
 import { testArtifacts } from '../../test/support/artifacts.js';
 import { eventually } from '../../test/support/eventually.js';
 import { NoDelivery } from '../../test/support/hand-worker.js';
+import { Relay } from '../../test/support/relay.js';
 import { workerConfig } from './config.js';
 import { JobRunner } from './job-runner.js';
 import { VmProviders } from './vm-providers.js';
@@ -53,19 +54,22 @@ afterAll(async () => {
 /** A worker of its own that does `work` with jobs that it is handed. */
 const runner = (
   work: (context: JobContext) => Promise<unknown>,
-  { goesOn, DRAIN_SECONDS }: { goesOn?: true; DRAIN_SECONDS?: string } = {},
+  { goesOn, ...options }: { goesOn?: true; DRAIN_SECONDS?: string; db?: Database } = {},
 ) => {
   const handler = defineHandler({
     kind,
     goesOn,
     run: async (context) => ({ state: 'succeeded', result: { answers: await work(context) } }),
   });
-  return runnerOf([handler], DRAIN_SECONDS);
+  return runnerOf([handler], options);
 };
 
-function runnerOf(handlers: JobHandler[], DRAIN_SECONDS = '600'): JobRunner {
+function runnerOf(
+  handlers: JobHandler[],
+  { db = test.db, DRAIN_SECONDS = '600' }: { DRAIN_SECONDS?: string; db?: Database } = {},
+): JobRunner {
   const config = parseConfig(workerConfig, { DATABASE_URL: test.url, LONGHAUL_HOME: home, DRAIN_SECONDS });
-  const { db, changes } = test;
+  const { changes } = test;
   const attempts = new Attempts(db, jobs, config);
   const { artifacts } = testArtifacts(test, home);
   const secrets = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
@@ -115,6 +119,39 @@ it('sends the latest progress with the heartbeat, its message bounded and withou
     message: expect.stringMatching(/^a\ufffdbc Bearer \[redacted\] \u{1f600}+\ufffd?$/u),
   });
   expect((seen as { message: string }).message.length).toBeLessThanOrEqual(256);
+});
+
+it('keeps a delivery in hand while the database is away', async () => {
+  const url = new URL(test.url);
+  const relay = await Relay.open(Number(url.port));
+  url.port = String(relay.port);
+  const db = new Database({ DATABASE_URL: url.href, DATABASE_POOL: 2 });
+  try {
+    const job = await submit();
+    relay.break('cut');
+    const consumed = runner(async () => 'done', { db }).consume(job.id);
+    await eventually(() => relay.refused > 1);
+    relay.heal();
+    await consumed;
+    expect(await stored(job)).toMatchObject({ state: 'succeeded', attempt: 1 });
+  } finally {
+    await db.onApplicationShutdown();
+    relay.close();
+  }
+});
+
+it('gives no job up for what was away, however many attempts that takes', async () => {
+  const job = await submit();
+  const away = Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' });
+  const { id } = job;
+  for (let attempt = 1; attempt <= 7; attempt++) {
+    await runner(() => Promise.reject(away)).consume(id);
+    expect(await stored(job)).toMatchObject({ state: 'running', attempt });
+    // As recovery does once its lease is over.
+    await test.db.job.update({ where: { id }, data: { state: 'queued' } });
+  }
+  await runner(async () => 'done').consume(id);
+  expect(await stored(job)).toMatchObject({ state: 'succeeded', attempt: 8 });
 });
 
 it('says in its logs which trace a job belongs to', async () => {

@@ -2,7 +2,7 @@ import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/comm
 import { setTimeout as pause } from 'node:timers/promises';
 import { Artifacts } from '@longhaul/artifacts';
 import { CONFIG } from '@longhaul/config';
-import { AppError, redactText, toAppError } from '@longhaul/errors';
+import { AppError, isAway, redactText, toAppError } from '@longhaul/errors';
 import { JobLog, LogWriter } from '@longhaul/job-log';
 import { JobConsumer } from '@longhaul/job-queue';
 import {
@@ -20,11 +20,12 @@ import { Handlers, type JobContext } from '@longhaul/toolsets/handler';
 import type { WorkerConfig } from './config.js';
 import { VmProviders } from './vm-providers.js';
 
-/** An error that no handler foresaw is tried again by later attempts, this many in all. */
+/** An error that no handler foresaw is tried again by later attempts, this many in all; a server that is away, more often. */
 const UNFORESEEN_ATTEMPTS = 5;
 const TRY_AGAIN_SECONDS = 2;
 /** After a notification; what comes meanwhile is asked for together. */
 const ASK_MS = 50;
+const CLAIM_AGAIN_MS = 2_000;
 const PROGRESS_MESSAGE_MAX = 256;
 /** How long a job's secret waits for its owner. */
 const SECRET_SECONDS = 7 * 24 * 3600;
@@ -81,10 +82,23 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
 
   private async take(jobId: string): Promise<void> {
     try {
-      const job = await this.attempts.claim(jobId, this.config.WORKER_NAME, this.handlers.versions);
+      const job = await this.claim(jobId);
       if (job) await this.attempt(job);
     } catch (error) {
       this.log.error({ err: error, jobId }, 'job not run, recovery will see to it');
+    }
+  }
+
+  /** Keeps a delivery in hand while the database is away: the next one may be a minute off. */
+  private async claim(jobId: string): Promise<Job | undefined> {
+    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, CLAIM_AGAIN_MS)) {
+      try {
+        return await this.attempts.claim(jobId, this.config.WORKER_NAME, this.handlers.versions);
+      } catch (error) {
+        if (this.closing || !isAway(error)) throw error;
+        await pause(waitMs);
+        if (this.closing) return undefined;
+      }
     }
   }
 
@@ -241,7 +255,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
   /** The retry decision: what a client should see ends the job, what nobody foresaw is tried again a few times. */
   private async outcomeOf(job: Job, error: unknown): Promise<Outcome> {
     if (error instanceof AppError) return { state: 'failed', error: error.toBody() };
-    if (error instanceof AwaitingInput || error instanceof FencedError) throw error;
+    if (error instanceof AwaitingInput || error instanceof FencedError || isAway(error)) throw error;
     if ((await this.attempts.losses(job.id)) + 1 < UNFORESEEN_ATTEMPTS) throw error;
     const body = toAppError(error).toBody();
     this.log.error({ err: error, errorId: body.details }, 'attempt failed for the last time');

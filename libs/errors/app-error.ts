@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { isAway } from './away.js';
 import { ERROR_CODES, type ErrorCode } from './catalogue.js';
 
 /** What leaves the process about an error: over MCP, REST, in a job's row and in the audit. */
@@ -33,11 +34,15 @@ export class AppError extends Error {
 }
 
 /**
- * Turns whatever was thrown into an AppError. Anything unforeseen becomes `internal` with an id under which the
- * original (kept as `cause`) is to be logged; its own message never reaches a caller.
+ * Turns whatever was thrown into an AppError: `unavailable` where a server was away, `internal` with an id for anything else
+ * that nobody foresaw. The original (kept as `cause`) is to be logged; its own message never reaches a caller.
  */
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown;
+  if (isAway(thrown)) {
+    const message = 'Something that Longhaul needs does not answer right now. Try again.';
+    return new AppError('unavailable', message, undefined, { cause: thrown });
+  }
   const errorId = randomUUID();
   return new AppError(
     'internal',

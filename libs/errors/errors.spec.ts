@@ -13,6 +13,28 @@ describe('toAppError', () => {
     expect(JSON.stringify(hidden.toBody())).not.toContain('pw@host');
     expect((hidden.cause as Error).message).toContain('pw@host');
   });
+
+  it.each([
+    Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }),
+    Object.assign(new Error('the database system is starting up'), { code: '57P03' }),
+    Object.assign(new Error('deadlock detected'), { code: '40P01' }),
+    Object.assign(new Error('Server has closed the connection.'), { code: 'P1017' }),
+    Object.assign(new Error('Raw query failed. Code: `57P01`. Message: `terminating`'), { code: 'P2010' }),
+    new Error('timeout exceeded when trying to connect'),
+    new Error('Connection terminated unexpectedly'),
+  ])('says of a server that is away that it is: %s', (error) => {
+    expect(toAppError(error)).toMatchObject({ code: 'unavailable', cause: error });
+  });
+
+  it.each([
+    Object.assign(new Error('Raw query failed. Code: `23505`. Message: `duplicate key 57P01`'), {
+      code: 'P2010',
+    }),
+    Object.assign(new Error('no such file'), { code: 'ENOENT' }),
+    'ECONNRESET',
+  ])('takes no other error for one of these: %s', (error) => {
+    expect(toAppError(error)).toMatchObject({ code: 'internal' });
+  });
 });
 
 describe('redact', () => {

@@ -1,3 +1,4 @@
 export * from './catalogue.js';
 export * from './app-error.js';
+export { isAway } from './away.js';
 export * from './redact.js';

@@ -369,6 +369,32 @@ describe('recovery', () => {
     await submit();
   });
 
+  it('leaves what may have begun, and waits in the queue past its deadline, to a worker that can ask the guest', async () => {
+    const job = await claim(await submit());
+    await attempts.intend(refOf(job), 'dispatch', newId());
+    await recovery.beat([vm.host]);
+    await past(job, 'leaseUntil');
+    await past(job, 'deadlineAt');
+    await recovery.sweep();
+    await recovery.sweep();
+    expect(await stored(job)).toMatchObject({ state: 'queued' });
+    const elsewhere = { host: `${vm.host}-silent` };
+    await test.db.job.update({ where: { id: job.id }, data: elsewhere });
+    await recovery.sweep();
+    expect(await stored(job)).toMatchObject({ state: 'unknown', quarantined: true });
+  });
+
+  it('delivers what has begun before again every few seconds, however often that was lost', async () => {
+    const job = await claim(await submit());
+    await recovery.beat([vm.host]);
+    await past(job, 'leaseUntil');
+    await test.db.job.update({ where: { id: job.id }, data: { delivery: 9 } });
+    await recovery.sweep();
+    await past(job, 'redeliverAt');
+    await recovery.sweep();
+    expect((await stored(job)).redeliverAt!.getTime()).toBeLessThan(Date.now() + 10_000);
+  });
+
   it('never cancels by itself what may have begun in the guest', async () => {
     const job = await claim(await submit());
     await attempts.intend(refOf(job), 'dispatch', newId());

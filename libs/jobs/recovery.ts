@@ -16,6 +16,10 @@ const CLEAN_UP_SECONDS = 30;
 const ATTEMPT_LIMIT = 100;
 
 const REDELIVER_LAST_SECONDS = 60;
+/** Of what has begun before: its VM waits for it, and there is little of it. */
+const REDELIVER_BEGUN_SECONDS = 6;
+/** How long after its deadline a job that may have begun in its guest waits for a worker to ask there. */
+const PATIENCE_SECONDS = 3_600;
 /** Advisory lock of who fills windows: two at once would each fill the same room. */
 const FILLING = 7_001;
 
@@ -68,8 +72,8 @@ export class Recovery {
         SELECT id FROM jobs WHERE state = 'queued' AND place = 'window' AND redeliver_at < now()
         ORDER BY redeliver_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED)
       UPDATE jobs SET delivery = delivery + 1, priority = ${RANK},
-        redeliver_at = now() + least(${REDELIVER_SECONDS} * 2 ^ least(delivery, 10), ${REDELIVER_LAST_SECONDS})
-          * interval '1 second'
+        redeliver_at = now() + least(${REDELIVER_SECONDS} * 2 ^ least(delivery, 10),
+          CASE WHEN attempt > 0 THEN ${REDELIVER_BEGUN_SECONDS}::int ELSE ${REDELIVER_LAST_SECONDS}::int END) * interval '1 second'
       FROM waiting WHERE jobs.id = waiting.id RETURNING ${JOB_COLUMNS}`;
     metrics.jobsRedelivered.inc({ reason: 'unclaimed' }, rows.length);
     await this.deliverAll(rows);
@@ -108,9 +112,10 @@ export class Recovery {
   private async endPastDeadline(): Promise<void> {
     const next = await this.db.$transaction(async (tx) => {
       const rows = await tx.$queryRaw<(Job & { touched: boolean; alive: boolean })[]>`
-        SELECT id, state, attempt, EXISTS (SELECT 1 FROM job_intents WHERE job_id = jobs.id) AS touched, ${HOST_ALIVE} AS alive
+        SELECT id, state, attempt, ${TOUCHED} AS touched, ${HOST_ALIVE} AS alive
         FROM jobs
-        WHERE (state IN ('queued', 'awaiting_input') AND deadline_at < now())
+        WHERE (state IN ('queued', 'awaiting_input') AND deadline_at < now()
+            AND NOT (${TOUCHED} AND ${HOST_ALIVE} AND deadline_at > now() - ${PATIENCE_SECONDS} * interval '1 second'))
           OR (state = 'running' AND lease_until < now()
             AND ((deadline_at < now() AND NOT ${HOST_ALIVE}) OR ${LOSSES} >= ${ATTEMPT_LIMIT}))
         ORDER BY deadline_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`;
@@ -157,6 +162,9 @@ export class Recovery {
     });
   }
 }
+
+/** Something may have begun in the guest. */
+const TOUCHED = Prisma.sql`(state <> 'awaiting_input' AND EXISTS (SELECT 1 FROM job_intents WHERE job_id = jobs.id))`;
 
 const HOST_ALIVE = Prisma.sql`(host IS NULL OR EXISTS (SELECT 1 FROM hosts
   WHERE name = jobs.host AND beat_at > now() - ${HOST_SILENT_SECONDS} * interval '1 second'))`;

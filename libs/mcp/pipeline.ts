@@ -241,7 +241,7 @@ export class CallPipeline {
 
   private explain(tool: string, { requestId }: CallRequest, thrown: unknown): AppError {
     const error = toAppError(thrown);
-    if (error.code === 'internal')
+    if (error !== thrown)
       this.log.error({ err: error.cause, tool, requestId, ...error.details }, 'a call failed');
     return error;
   }

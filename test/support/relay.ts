@@ -12,6 +12,8 @@ interface Pair {
 /** The way of one process to one server, over TCP of the loopback, which a test can break and heal. */
 export class Relay {
   private readonly pairs = new Set<Pair>();
+  /** Connections that were reset at once, as it was cut. */
+  refused = 0;
   private broken?: Break;
 
   private constructor(
@@ -58,7 +60,11 @@ export class Relay {
   }
 
   private accept(near: Socket): void {
-    if (this.broken === 'cut') return void near.resetAndDestroy();
+    if (this.broken === 'cut') {
+      this.refused++;
+      near.resetAndDestroy();
+      return;
+    }
     const pair = { near };
     this.pairs.add(pair);
     this.watch(near, pair);

@@ -1,0 +1,18 @@
+/** Codes of Node's sockets, of Prisma and of PostgreSQL: connections, servers that start or stop, deadlocks. */
+const CODES =
+  /\b(ECONN[A-Z]+|EPIPE|ETIMEDOUT|EAI_AGAIN|P10(01|02|08|17)|P2024|P2028|P2034|08[0-9A-Z]{3}|53[0-9A-Z]{3}|57P0[0-9]|57014|25P03|4000[0-9]|40P01)\b/;
+/** What `pg` and Prisma throw without a code. */
+const SAID =
+  /server has closed the connection|connection terminated|timeout exceeded when trying to connect|is not queryable|query read timeout/i;
+
+/**
+ * Whether an error only says that a server was away, cut off or too busy, so that the same thing may well succeed later. Of
+ * other errors it knows nothing.
+ */
+export function isAway(thrown: unknown): boolean {
+  if (!(thrown instanceof Error)) return false;
+  const { code, message } = thrown as Error & { code?: unknown };
+  return (
+    CODES.test(String(code)) || SAID.test(message) || CODES.test(/ Code: `(\w+)`/.exec(message)?.[1] ?? '')
+  );
+}
