@@ -15,10 +15,13 @@ it('is the same for the same seed, and another one for another', () => {
   expect(of(8)).not.toEqual(of(7));
 });
 
-it.each([1, 2, 3, 4, 5])('has every kind of fault, and one at a time at each target, with seed %i', (seed) => {
-  const faults = schedule(new Random(seed), 120_000, shape);
-  expect(new Set(faults.map(({ kind }) => kind)).size).toBe(23);
-  for (const { target, atMs, number } of faults)
-    for (const other of faults.filter((fault) => fault.target === target && fault.number < number))
-      expect(other.atMs + other.forMs).toBeLessThan(atMs);
-});
+it.each([1, 2, 3, 4, 5])(
+  'has every kind of fault, and one at a time at each target, with seed %i',
+  (seed) => {
+    const faults = schedule(new Random(seed), 120_000, shape);
+    expect(new Set(faults.map(({ kind }) => kind)).size).toBe(23);
+    for (const { target, atMs, number } of faults)
+      for (const other of faults.filter((fault) => fault.target === target && fault.number < number))
+        expect(other.atMs + other.forMs).toBeLessThan(atMs);
+  },
+);
