@@ -3,6 +3,7 @@ import type { GuestSession } from './channel.js';
 import { type CommandState, isSameProcess, parseOutcome, parseSupervisor } from './command-state.js';
 import { SUPERVISE } from './jobrun.js';
 import {
+  BUSYBOX,
   CANCEL,
   COLLECT,
   controlFile,
@@ -60,7 +61,7 @@ export async function dispatchCommand(guest: GuestSession, spec: CommandSpec): P
     count(spec.streamLimitBytes, 0),
     workingDirectory,
   ];
-  await guest.spawn({ path: 'setsid', args: ['sh', '-c', SUPERVISE, 'longhaul', ...args, command] });
+  await spawnScript(guest, SUPERVISE, [...args, command]);
 }
 
 /**
@@ -110,8 +111,7 @@ export async function cancelCommand(
 ): Promise<void> {
   checkId(id);
   checkId(epoch);
-  const args = ['sh', '-c', CANCEL, 'longhaul', id, epoch, count(graceSeconds, 0)];
-  await guest.spawn({ path: 'setsid', args });
+  await spawnScript(guest, CANCEL, [id, epoch, count(graceSeconds, 0)]);
 }
 
 /**
@@ -157,6 +157,18 @@ export async function writeEpoch(guest: GuestSession, epoch: string): Promise<vo
       'guest_out_of_space',
       'The VM cannot write to /run or /var/lib. Free some space there.',
     );
+  }
+}
+
+/** Starts a script in a session of its own, by busybox where the guest has one. */
+async function spawnScript(guest: GuestSession, script: string, args: string[]): Promise<void> {
+  const shell = ['sh', '-c', script, 'longhaul', ...args];
+  try {
+    await guest.spawn({ path: BUSYBOX, args: ['setsid', BUSYBOX, ...shell] });
+  } catch (error) {
+    // It did not start, so that this cannot be the second time.
+    if (!(error instanceof AppError && error.code === 'guest_missing_dependency')) throw error;
+    await guest.spawn({ path: 'setsid', args: shell });
   }
 }
 

@@ -61,7 +61,10 @@ pump() {
     status=$? before=$written done=$reads written=
     while read -r number word rest; do
       case "$word $rest" in
-        'records in') done=$(($number)) ;;
+        'records in')
+          done=$(($number))
+          [ "$done" -gt 0 ] || written=$before
+          ;;
         byte*) written=$((before + number)) ;;
       esac
     done <"$control/$stream.dd"
@@ -130,8 +133,8 @@ pumps="$pumps $!"
   read -r self rest </proc/self/stat
   echo "$self" >"$control/command"
   [ ! -e "$control/verdict" ] || exit 143
-  # The space keeps a leading minus from being an option.
-  exec setsid sh -c " $command"
+  # By its path, as busybox would take its own. The space keeps a leading minus from being an option.
+  exec setsid /bin/sh -c " $command"
 )
 code=$?
 look_at_clock

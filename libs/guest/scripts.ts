@@ -1,9 +1,11 @@
 /**
  * The POSIX sh programs that work inside the guest beside the supervisor (jobrun.ts), and what they share with it.
- * They need nothing there but sh, coreutils and setsid, of Debian's or busybox's make.
+ * They need nothing there but sh, coreutils and setsid, of Debian's or busybox's make. A guest that has both runs the
+ * supervisor by busybox: programs that are linked statically start five times as fast in an emulated VM.
  *
  * Files of a command:
  *   /run/longhaul/epoch                          which boot this is, as the worker named it
+ *   /run/longhaul/busybox                        link to it, where the guest has one with all that supervisors need
  *   /run/longhaul/jobs/ID/                       mkdir of it is the claim. Gone after a reboot, as is the command
  *     supervisor                                 "PID STARTTIME ." of the process that waits for the command
  *     command                                    pid of the command, which is the id of its session and group as well
@@ -17,6 +19,7 @@
  */
 
 export const EPOCH_FILE = '/run/longhaul/epoch';
+export const BUSYBOX = '/run/longhaul/busybox';
 export const controlFile = (id: string, name: string) => `/run/longhaul/jobs/${id}/${name}`;
 export const outputFile = (id: string, stream: 'stdout' | 'stderr') =>
   `/var/lib/longhaul/jobs/${id}/${stream}`;
@@ -142,6 +145,14 @@ export const WRITE_EPOCH = script(`
 umask 077
 mkdir -p /run/longhaul/jobs /var/lib/longhaul/jobs || exit 1
 [ ! -w /sys/fs/cgroup/cgroup.procs ] || mkdir -p /sys/fs/cgroup/longhaul/supervisors
+IFS=:
+for folder in \${PATH:-/usr/bin:/bin}; do
+  busybox=$folder/busybox
+  [ -x "$busybox" ] && "$busybox" stat -f -c %S / || continue
+  [ "$("$busybox" --list | grep -cxE 'cat|dd|ln|mkdir|mkfifo|setsid|sh|sleep|stat|wc')" = 10 ] || continue
+  ln -sf "$busybox" ${BUSYBOX}
+  break
+done
 echo "$1" >/run/longhaul/epoch.new && mv /run/longhaul/epoch.new /run/longhaul/epoch
 `);
 

@@ -31,6 +31,11 @@ export class LogWriter {
     await this.put(kept, this.state.dropped + data.length - kept.length);
   }
 
+  /** Has what is being written stored at once, rather than a moment later with what others write. */
+  flush(): Promise<void> {
+    return this.log.flush();
+  }
+
   /** Notes how many bytes the source itself did not keep, in all. */
   async setDropped(bytes: number): Promise<void> {
     if (bytes > this.state.dropped) await this.put(Buffer.alloc(0), bytes);

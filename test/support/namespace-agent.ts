@@ -52,6 +52,8 @@ fi
 if [ "$BUSYBOX" ]; then
   busybox --install -s /run/bin
   PATH=/run/bin:$PATH
+elif found=$(command -v busybox); then
+  mount --bind /dev/null "$found"
 fi
 unset BASE DISK_MB CGROUP BUSYBOX
 serve() {

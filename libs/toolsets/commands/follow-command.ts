@@ -18,7 +18,9 @@ import { outcomeOf, outcomeUnknown } from './outcome.js';
 import type { VmCommandPayload } from './vm-command.job.js';
 
 /** The guest is asked often while something happens, less and less often while nothing does. */
-const POLL_MIN_MS = 50;
+const POLL_MIN_MS = 10;
+/** Rests of this many times what a look took: looks cost the guest as well, an emulated one some ten milliseconds each. */
+const REST_PER_LOOK = 3;
 const POLL_MAX_MS = 1_000;
 /** Short, as others wait for the guest meanwhile. */
 const SESSION_MS = 700;
@@ -97,13 +99,15 @@ class Follower {
           const until = performance.now() + (this.wait < POLL_MAX_MS ? SESSION_MS : 0);
           for (;;) {
             const offsets = { stdout: this.stdout.size, stderr: this.stderr.size };
+            const askedAt = performance.now();
             const poll = await pollCommand(guest, job.id, epoch, offsets, this.chunk);
             this.reachedAt = performance.now();
             const { phase } = poll.state;
             const isPending = phase === 'running' || phase === 'absent';
             const isNews = !isPending || poll.stdout.length + poll.stderr.length > 0;
             if (isNews || this.reachedAt > until || (cancel.aborted && due(this.cancelledAt))) return poll;
-            await pause(POLL_MIN_MS, undefined, { signal: stop });
+            const restMs = Math.max(POLL_MIN_MS, REST_PER_LOOK * (this.reachedAt - askedAt));
+            await pause(Math.min(restMs, SESSION_MS), undefined, { signal: stop });
           }
         },
         { signal: stop },
@@ -153,11 +157,14 @@ class Follower {
   /** Stores what a look has brought; answers the outcome once nothing more can come. */
   private async take(poll: CommandPoll): Promise<Outcome | undefined> {
     const { state } = poll;
+    const stored = [this.stdout.write(poll.stdout), this.stderr.write(poll.stderr)];
     if (!this.dispatch.confirmed && state.phase !== 'absent' && state.phase !== 'lost') {
-      await this.context.attempts.confirm(this.context.ref, 'dispatch');
+      stored.push(this.context.attempts.confirm(this.context.ref, 'dispatch'));
       this.dispatch.confirmed = true;
     }
-    await Promise.all([this.stdout.write(poll.stdout), this.stderr.write(poll.stderr)]);
+    // Somebody may wait for the end.
+    if (state.phase === 'ended') stored.push(this.stdout.flush());
+    await Promise.all(stored);
     if (poll.stdout.length > 0) failpoint('appended');
 
     const brought = Math.max(poll.stdout.length, poll.stderr.length);
