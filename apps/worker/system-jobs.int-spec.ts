@@ -1,4 +1,5 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Caller } from '@longhaul/access';
@@ -23,6 +24,7 @@ import { startTestApi } from '../../test/support/mcp.js';
 import { makeStaff, rest } from '../../test/support/rest.js';
 import { work } from '../../test/support/work.js';
 import { workerConfig } from './config.js';
+import { JobRunner } from './job-runner.js';
 import { SystemJobs } from './system-jobs.js';
 import { WorkerModule } from './worker.module.js';
 
@@ -64,7 +66,8 @@ async function ended(days: number, output: Buffer): Promise<string> {
   const worker = new HandWorker(test);
   const { id } = await jobs.submit({ kind: work, payload: {}, by: caller, projectId: caller.projectIds[0]! });
   const ref = await worker.claim(id);
-  await worker.write(ref, 'stdout', output);
+  for (let at = 0; at < output.length; at += MIB)
+    await worker.write(ref, 'stdout', output.subarray(at, at + MIB));
   await worker.finish(ref, { state: 'succeeded' });
   await test.db.$executeRaw`
     UPDATE jobs SET created_at = now() - ${days} * interval '1 day', finished_at = now() - ${days} * interval '1 day'
@@ -111,6 +114,31 @@ it('keeps what is to be kept, once an hour whatever the number of workers, and m
   await workers[0]!.get(SystemJobs).submit();
   await allDone(2 * KINDS.length);
   expect(await test.db.jobLogChunk.count()).toBe(0);
+});
+
+it('is handed over by a worker that goes away, and goes on where it was', async () => {
+  const jobId = await ended(2, randomBytes(20 * MIB));
+  let first: INestApplicationContext;
+  let drained: Promise<void>;
+  await test.db.$transaction(
+    async (tx) => {
+      // It cannot finish its first piece.
+      await tx.$executeRaw`SELECT FROM job_log_streams WHERE job_id = ${jobId}::uuid FOR UPDATE`;
+      first = await startWorker();
+      const logs = join(home, 'artifacts/logs');
+      await eventually(() => existsSync(logs) && readdirSync(logs).length > 0, { withinMs: 60_000 });
+      drained = first.get(JobRunner).beforeApplicationShutdown();
+    },
+    { timeout: 120_000 },
+  );
+  await drained!;
+  expect(await test.db.jobLogArchive.count({ where: { jobId } })).toBeLessThan(2);
+  await startWorker();
+  await allDone(KINDS.length);
+  const [archiving] = await systemJobs();
+  expect(archiving).toMatchObject({ kind: 'system.archive_logs', state: 'succeeded', attempt: 2 });
+  expect(await test.db.jobLogArchive.count({ where: { jobId } })).toBe(2);
+  expect(await test.db.jobLogChunk.count({ where: { jobId } })).toBe(0);
 });
 
 it('does not begin a kind anew before it has ended', async () => {

@@ -86,6 +86,8 @@ function handler(name: string, run: (stop: AbortSignal) => Promise<Record<string
   });
   return defineHandler({
     kind,
+    // Another worker does what is left.
+    goesOn: true,
     async run({ stop, cancel }) {
       const result = await run(AbortSignal.any([stop, cancel])).catch((error: unknown) => {
         if (!stop.aborted && !cancel.aborted) throw error;

@@ -88,12 +88,22 @@ describe.each([
 ] as const)('in %s', (where, lacks) => {
   const archived = lacks ? it.skip : it;
   let store: LogStore;
+  let [away, back] = [
+    async () => {
+      renameSync(directory, `${directory}.away`);
+      writeFileSync(directory, 'no folder');
+    },
+    async () => {
+      rmSync(directory);
+      renameSync(`${directory}.away`, directory);
+    },
+  ];
   let close = async () => {};
   beforeAll(async () => {
     if (where === 'a folder') store = disk();
     else if (!lacks) {
       const swift = await startSwift();
-      close = () => swift.stop();
+      ({ down: away, up: back, stop: close } = swift);
       const config = { ...artifactsConfig.parse(swiftEnv(swift)), LONGHAUL_HOME: '/nowhere' };
       store = S3Store.open(config, testArtifacts(test, '/nowhere').urls, 'logs');
     }
@@ -156,6 +166,23 @@ describe.each([
     expect(sha(await readAll(log, jobId, 'stdout'))).toBe(sha(data));
     expect(await test.db.jobLogArchive.count({ where: { jobId } })).toBe(1);
   });
+
+  archived(
+    'is not read while the store is away (`unavailable`), nothing moves, and both go on once it is back',
+    async () => {
+      const { archive, log } = on(store);
+      const jobId = await ended({ stdout: output(MIB) });
+      await archive.sweep(0, never);
+      const waiting = await ended({ stdout: output(MIB) });
+      await away();
+      await expect(log.read(jobId, 'stdout', 0, 100)).rejects.toMatchObject({ code: 'unavailable' });
+      await expect(archive.sweep(0, never)).rejects.toThrow();
+      expect(await chunks(waiting)).toEqual([{ stream: 'stdout' }]);
+      await back();
+      expect((await log.read(jobId, 'stdout', 0, 100)).data).toHaveLength(100);
+      expect(await archive.sweep(0, never)).toBe(MIB);
+    },
+  );
 });
 
 const pieceOf = async (jobId: string) =>
@@ -213,22 +240,6 @@ it.each([
   await archive.sweep(0, never);
   damage(join(directory, await pieceOf(jobId)));
   await expect(log.read(jobId, 'stdout', MIB - 10, 100)).rejects.toMatchObject({ code: 'log_damaged' });
-});
-
-it('says `unavailable` while the store is away, moves nothing, and reads on once it is back', async () => {
-  const { archive, log } = on(disk());
-  const jobId = await ended({ stdout: output(MIB) });
-  await archive.sweep(0, never);
-  const waiting = await ended({ stdout: output(MIB) });
-  renameSync(directory, `${directory}.away`);
-  writeFileSync(directory, 'no folder');
-  await expect(log.read(jobId, 'stdout', 0, 100)).rejects.toMatchObject({ code: 'unavailable' });
-  await expect(archive.sweep(0, never)).rejects.toThrow();
-  expect(await chunks(waiting)).toEqual([{ stream: 'stdout' }]);
-  rmSync(directory);
-  renameSync(`${directory}.away`, directory);
-  expect((await log.read(jobId, 'stdout', 0, 100)).data).toHaveLength(100);
-  expect(await archive.sweep(0, never)).toBe(MIB);
 });
 
 it('deletes objects with their job, and those that a crash has left; no other', async () => {

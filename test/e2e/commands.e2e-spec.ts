@@ -201,9 +201,10 @@ describe('a VM that is stopped', () => {
       status: 'unknown',
       error: { code: 'outcome_unknown' },
     });
-    const before = await stack.database.db.job.count();
+    const mine = { where: { userId: stack.caller.userId } };
+    const before = await stack.database.db.job.count(mine);
     expect(await exec('true')).toMatchObject({ isError: true, code: 'vm_state_blocked' });
-    expect(await stack.database.db.job.count()).toBe(before);
+    expect(await stack.database.db.job.count(mine)).toBe(before);
     await stack.power(vm, 'start');
     expect(await exec('echo alive')).toMatchObject({ stdout: 'alive\n' });
   });

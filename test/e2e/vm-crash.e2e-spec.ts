@@ -38,7 +38,8 @@ async function through(
     const exit = once(worker, 'exit');
     if (!id) await Promise.race([exit, submitted(submit, exit)]);
     await exit;
-    id ||= (await stack.database.db.job.findFirstOrThrow({ orderBy: { createdAt: 'desc' } })).id;
+    const mine = { where: { userId: stack.caller.userId }, orderBy: { createdAt: 'desc' } } as const;
+    id ||= (await stack.database.db.job.findFirstOrThrow(mine)).id;
     if (point === points.at(-1) && beforeLast) {
       await stack.startWorker();
       await beforeLast();
