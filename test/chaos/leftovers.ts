@@ -33,7 +33,7 @@ async function inDatabase({ stack }: Cluster): Promise<string[]> {
     SELECT state, query FROM pg_stat_activity
     WHERE state LIKE 'idle in transaction%' AND state_change < now() - interval '5 s'`;
   const artifacts = await db.artifact.findMany({
-    where: { expiresAt: { lt: new Date(Date.now() - 900_000) } },
+    where: { expiresAt: { lt: new Date(Date.now() - 2 * 3_600_000) } },
   });
   return [
     ...jobs.map(
