@@ -23,8 +23,12 @@ export const jobLogConfig = z.object({
 const CHUNK_BYTES = 64 * 1024;
 /** Rows one read looks at: a log of tiny chunks answers a shorter slice, never a slower one. */
 const CHUNKS_READ = 1024;
-/** Appends of many commands share a commit: the first one waits this long for others, full ones for nothing. */
+/**
+ * Appends of many commands share a commit: there is one in this time at most, unless it is full. The first after a while only
+ * waits for those that come with it, as somebody may be watching.
+ */
 const BATCH_MS = 100;
+const GATHER_MS = 5;
 const BATCH_BYTES = 1024 * 1024;
 
 export interface LogSlice {
@@ -59,6 +63,7 @@ interface Append {
 export class JobLog {
   private waiting: Append[] = [];
   private timer: NodeJS.Timeout | undefined;
+  private flushedAt = -Infinity;
 
   /** Who only writes, or reads only what is not archived, needs no `archive`. */
   constructor(
@@ -87,14 +92,19 @@ export class JobLog {
       this.waiting.push({ ref, stream, offset, data, dropped, resolve, reject });
       const bytes = this.waiting.reduce((sum, append) => sum + append.data.length, 0);
       if (bytes >= BATCH_BYTES) void this.flush();
-      else this.timer ??= setTimeout(() => void this.flush(), BATCH_MS);
+      else this.timer ??= setTimeout(() => void this.flush(), this.nextInMs());
     });
+  }
+
+  private nextInMs(): number {
+    return Math.max(GATHER_MS, this.flushedAt + BATCH_MS - performance.now());
   }
 
   /** Writes what waits, without waiting for more. */
   async flush(): Promise<void> {
     clearTimeout(this.timer);
     this.timer = undefined;
+    this.flushedAt = performance.now();
     const batch = this.waiting.splice(0);
     if (batch.length === 0) return;
     try {

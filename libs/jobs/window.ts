@@ -12,10 +12,14 @@ const windowOf = (queue: Prisma.Sql) => Prisma.sql`
   LATERAL (SELECT count(*)::int AS ahead FROM (SELECT FROM jobs
     WHERE project_id = projects.id AND queue = ${queue} AND ${IN_WINDOW} LIMIT projects.concurrency) AS counted) AS in_window`;
 
-/** The same for a new job, which `must_wait` while the window is full or others have waited longer. */
+/**
+ * The same for a new job, which `must_wait` while the window is full or others have waited longer. Who is next is looked for in
+ * the order of their index: what is equal to anything PostgreSQL looks for in all jobs, once one project has most of them.
+ */
 export const turnIn = (queue: string) => Prisma.sql`${windowOf(Prisma.sql`${queue}`)},
-  LATERAL (SELECT ahead >= projects.concurrency OR EXISTS (SELECT FROM jobs
-    WHERE project_id = projects.id AND queue = ${queue} AND ${HELD}) AS must_wait) AS turn`;
+  LATERAL (SELECT ahead >= projects.concurrency OR EXISTS (SELECT FROM (SELECT project_id, queue FROM jobs
+    WHERE ${HELD} AND (project_id, queue) >= (projects.id, ${queue}) ORDER BY project_id, queue LIMIT 1) AS next
+    WHERE next.project_id = projects.id AND next.queue = ${queue}) AS must_wait) AS turn`;
 
 /**
  * Lets the job that was held back the longest into the window, if there is room, and answers it, to be delivered after the

@@ -95,6 +95,7 @@ class Follower {
     try {
       return await this.provider.guest(this.vmId).session(
         async (guest) => {
+          const isFirst = !this.dispatch.confirmed;
           const epoch = await this.send(guest);
           const until = performance.now() + (this.wait < POLL_MAX_MS ? SESSION_MS : 0);
           for (;;) {
@@ -105,7 +106,10 @@ class Follower {
             const { phase } = poll.state;
             const isPending = phase === 'running' || phase === 'absent';
             const isNews = !isPending || poll.stdout.length + poll.stderr.length > 0;
-            if (isNews || this.reachedAt > until || (cancel.aborted && due(this.cancelledAt))) return poll;
+            const isOver = this.reachedAt > until || (cancel.aborted && due(this.cancelledAt));
+            // A short command ends in the session that started it: its output does not cost another one.
+            if (isNews && isPending && isFirst && !isOver) await this.take(poll);
+            else if (isNews || isOver) return poll;
             const restMs = Math.max(POLL_MIN_MS, REST_PER_LOOK * (this.reachedAt - askedAt));
             await pause(Math.min(restMs, SESSION_MS), undefined, { signal: stop });
           }
