@@ -142,15 +142,26 @@ it('quotas of a project are shown with what is used, and changed one by one', as
   const project = `project-${caller.userId}`;
   await makeVm(test.db, caller);
   expect(await ok(`project quota ${project}`)).toMatch(
-    /^vms +1 of 20\ncpus +\d+ of 64\n(.*\n){2}jobs +0 of 1000\n$/,
+    /^vms +1 of 20\ncpus +\d+ of 64\n(.*\n){2}jobs +0 of 1000\nconcurrency +0 of 50\n$/,
   );
-  const said = await ok(`project quota ${project} --vms 3 --cpus 4 --memory-mb 5 --disk-gb 6 --jobs 7`);
-  expect(said.match(/of \d+$/gm)).toEqual(['of 3', 'of 4', 'of 5', 'of 6', 'of 7']);
-  expect(await ok(`project quota ${project} --jobs 0`)).toMatch(/^vms +1 of 3\n(.*\n)*jobs +0 of 0\n$/);
+  const said = await ok(
+    `project quota ${project} --vms 3 --cpus 4 --memory-mb 5 --disk-gb 6 --jobs 7 --concurrency 8`,
+  );
+  expect(said.match(/of \d+$/gm)).toEqual(['of 3', 'of 4', 'of 5', 'of 6', 'of 7', 'of 8']);
+  expect(await ok(`project quota ${project} --jobs 0`)).toMatch(
+    /^vms +1 of 3\n(.*\n)*jobs +0 of 0\nconcurrency .*\n$/,
+  );
   expect(await audited('cli project quota')).toMatchObject({ arguments: { name: project, liveJobLimit: 0 } });
-  for (const wrong of ['--vms 1.5', '--cpus 1e3', '--memory-mb 9999999999', '--disk-gb=-1', '--jobs 100001'])
+  for (const wrong of [
+    '--vms 1.5',
+    '--cpus 1e3',
+    '--memory-mb 9999999999',
+    '--disk-gb=-1',
+    '--jobs 100001',
+    '--concurrency 0',
+  ])
     expect((await longhaul(`project quota ${project} ${wrong}`)).err).toMatch(
-      /takes a whole number from 0 to/,
+      /takes a whole number from [01] to/,
     );
   expect((await longhaul('project quota nobody')).err).toMatch(/no project nobody/);
 });

@@ -41,6 +41,7 @@ const OPTIONS = {
   'memory-mb': { type: 'string' },
   'disk-gb': { type: 'string' },
   jobs: { type: 'string' },
+  concurrency: { type: 'string' },
 } as const;
 
 export type Options = ReturnType<typeof parse>['values'];

@@ -12,6 +12,7 @@ const QUOTAS = [
   ['memory-mb', 'memoryLimitMb'],
   ['disk-gb', 'diskLimitGb'],
   ['jobs', 'liveJobLimit'],
+  ['concurrency', 'concurrency'],
 ] as const;
 
 export const projectCommands: Record<string, Command> = {
@@ -62,7 +63,7 @@ export const projectCommands: Record<string, Command> = {
       }
       const used = await usedOf(project.id, context.db);
       for (const [option, limit] of QUOTAS)
-        console.log(`${option.padEnd(10)}  ${used[limit]} of ${project[limit]}`);
+        console.log(`${option.padEnd(12)}  ${used[limit]} of ${project[limit]}`);
     },
   },
 
@@ -100,7 +101,9 @@ function limitsIn(options: Options): Partial<ProjectLimits> {
     const schema = projectLimits.shape[limit];
     const { data } = schema.safeParse(/^\d{1,10}$/.test(text) ? Number(text) : undefined);
     if (data === undefined)
-      throw new UsageError(`--${option} takes a whole number from 0 to ${schema.maxValue}, not ${text}.`);
+      throw new UsageError(
+        `--${option} takes a whole number from ${schema.minValue} to ${schema.maxValue}, not ${text}.`,
+      );
     limits[limit] = data;
   }
   return limits;

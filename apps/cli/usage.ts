@@ -27,7 +27,7 @@ export const USAGE = `Usage: longhaul <command>
   project add-member NAME EMAIL [--role owner|admin|member|viewer]
   project role NAME EMAIL ROLE
   project remove-member NAME EMAIL
-  project quota NAME [--vms N] [--cpus N] [--memory-mb N] [--disk-gb N] [--jobs N]
+  project quota NAME [--vms N] [--cpus N] [--memory-mb N] [--disk-gb N] [--jobs N] [--concurrency N]
                                 set what its VMs may have together and how many jobs may be unfinished; shows limits and use
   project confirm NAME [--person]  with --person, only a person may confirm what needs it; without, the phrase is enough
 

@@ -1,4 +1,4 @@
-import type { Transaction } from '@longhaul/persistence';
+import type { Prisma, Transaction } from '@longhaul/persistence';
 import { z } from 'zod';
 
 /** Amounts in the units of their names. */
@@ -11,13 +11,17 @@ export interface Resources {
 
 const upTo = (most: number) => z.int().min(0).max(most);
 
-/** What the limits of a project may be: those of all of its VMs together, and of its unfinished jobs. 0 lets nothing be made. */
+/**
+ * What the limits of a project may be: those of all of its VMs together, of its unfinished jobs, and of those that are delivered or
+ * running in one queue. 0 lets nothing be made.
+ */
 export const projectLimits = z.strictObject({
   vmLimit: upTo(10_000),
   cpuLimit: upTo(100_000),
   memoryLimitMb: upTo(1_000_000_000),
   diskLimitGb: upTo(100_000_000),
   liveJobLimit: upTo(100_000),
+  concurrency: z.int().min(1).max(10_000),
 });
 
 export type ProjectLimits = z.output<typeof projectLimits>;
@@ -36,9 +40,23 @@ export async function resourcesOf(projectId: string, db: Transaction): Promise<R
 export const unfinishedJobs = (projectId: string, db: Transaction): Promise<number> =>
   db.job.count({ where: { projectId, state: { in: ['queued', 'running', 'awaiting_input'] } } });
 
-/** How much of each limit a project uses now. */
+async function fullestWindow(projectId: string, db: Transaction): Promise<number> {
+  const where: Prisma.JobWhereInput = { projectId, place: 'window', state: { in: ['queued', 'running'] } };
+  const queues = await db.job.groupBy({ by: ['queue'], where, _count: { _all: true } });
+  return Math.max(0, ...queues.map(({ _count }) => _count._all));
+}
+
+/** How much of each limit a project uses now; of `concurrency`, in the queue where it is most. */
 export async function usedOf(projectId: string, db: Transaction): Promise<ProjectLimits> {
   const { vms, cpus, memoryMb, diskGb } = await resourcesOf(projectId, db);
   const liveJobLimit = await unfinishedJobs(projectId, db);
-  return { vmLimit: vms, cpuLimit: cpus, memoryLimitMb: memoryMb, diskLimitGb: diskGb, liveJobLimit };
+  const concurrency = await fullestWindow(projectId, db);
+  return {
+    vmLimit: vms,
+    cpuLimit: cpus,
+    memoryLimitMb: memoryMb,
+    diskLimitGb: diskGb,
+    liveJobLimit,
+    concurrency,
+  };
 }

@@ -129,12 +129,13 @@ describe('limits of a project', () => {
       memory_limit_mb: 4096,
       disk_limit_gb: 70,
       live_job_limit: 9,
+      concurrency: 3,
     };
     expect((await admin('PATCH', path, wanted)).json).toMatchObject(wanted);
     const shown = await admin('GET', path);
     expect(shown.json).toMatchObject({
       ...wanted,
-      used: { vm_limit: vms, live_job_limit: expect.any(Number) },
+      used: { vm_limit: vms, live_job_limit: expect.any(Number), concurrency: expect.any(Number) },
     });
     const event = { tool: 'admin PATCH /admin/v1/projects/{id}', projectId: tenant.projectId, result: 'ok' };
     expect((await test.db.auditEvent.findFirstOrThrow({ where: event })).arguments).toMatchObject(wanted);
@@ -148,6 +149,7 @@ describe('limits of a project', () => {
     { memory_limit_mb: '1' },
     { disk_limit_gb: 2 ** 31 },
     { live_job_limit: null },
+    { concurrency: 0 },
   ])('are not %j', async (body) => {
     const path = `/projects/${tenant.projectId}`;
     const before = (await admin('GET', path)).json;

@@ -18,13 +18,14 @@ import {
 import { member, memberInPath, memberOf, membersOf, role } from '../rest/members.js';
 import { defineRoute } from '../rest/route.js';
 
-const { vmLimit, cpuLimit, memoryLimitMb, diskLimitGb, liveJobLimit } = projectLimits.shape;
+const { vmLimit, cpuLimit, memoryLimitMb, diskLimitGb, liveJobLimit, concurrency } = projectLimits.shape;
 const limits = {
   vm_limit: vmLimit,
   cpu_limit: cpuLimit,
   memory_limit_mb: memoryLimitMb,
   disk_limit_gb: diskLimitGb,
   live_job_limit: liveJobLimit,
+  concurrency: concurrency.describe('Jobs that may be delivered or running at once, in each queue'),
 };
 
 const project = z.object({
@@ -59,7 +60,7 @@ const show = defineRoute({
   summary: 'Show a project, its members, and what it uses of its limits',
   needs: 'staff',
   params: inPath,
-  answer: project.extend({ used: z.object(limits), members: z.array(member) }),
+  answer: project.extend({ used: z.object({ ...limits, concurrency: z.int() }), members: z.array(member) }),
   async handle({ db, params, about }) {
     const row = found(await db.project.findUnique({ where: params }));
     about({ projectId: row.id });
@@ -113,6 +114,7 @@ const change = defineRoute({
       memoryLimitMb: body.memory_limit_mb,
       diskLimitGb: body.disk_limit_gb,
       liveJobLimit: body.live_job_limit,
+      concurrency: body.concurrency,
     };
     return shown(await db.project.update({ where: params, data }));
   },
