@@ -26,7 +26,9 @@ export const OPERATOR = `${userInfo().username} (longhaul)`;
 class CliModule {}
 
 export async function openContext(env: NodeJS.ProcessEnv): Promise<Context> {
-  const config = parseConfig(z.object({ ...persistenceConfig.shape, ...jobQueueConfig.shape }), env);
+  // Nobody else waits while an operator looks through years of audit.
+  const patient = { DATABASE_TIMEOUT_SECONDS: '3600', ...env };
+  const config = parseConfig(z.object({ ...persistenceConfig.shape, ...jobQueueConfig.shape }), patient);
   const imports = [
     ConfigModule.forRoot(config),
     PersistenceModule,

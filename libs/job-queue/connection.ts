@@ -17,6 +17,11 @@ export const jobQueueConfig = z.object({
 /** A submission never waits longer than this for the queue: the row is the outbox, recovery delivers later. */
 export const DELIVERY_TIMEOUT_MS = 500;
 
+/** A connection without an answer for so long is made anew: one that was cut off without a word would stay so. */
+const PRODUCER_SILENCE_MS = 2_000;
+/** The same of workers, who wait for work up to 10 s at a time. */
+const WORKER_SILENCE_MS = 25_000;
+
 type Connection = QueueOptions['connection'];
 
 interface Producer {
@@ -53,7 +58,8 @@ export class QueueConnection {
 
   /** Options for workers, which wait for a lost queue to come back. */
   forWorkers(): Connection {
-    if (this.usesRedis) return { url: this.url, maxRetriesPerRequest: null };
+    if (this.usesRedis)
+      return { url: this.url, maxRetriesPerRequest: null, socketTimeout: WORKER_SILENCE_MS };
     return { connectionString: this.url, max: 4, keepAlive: true } as never;
   }
 
@@ -64,6 +70,7 @@ export class QueueConnection {
         enableOfflineQueue: false,
         maxRetriesPerRequest: 0,
         commandTimeout: DELIVERY_TIMEOUT_MS,
+        socketTimeout: PRODUCER_SILENCE_MS,
         retryStrategy: (times) => Math.min(times * 100, 2_000),
       });
       redis.on('error', () => undefined);

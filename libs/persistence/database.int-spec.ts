@@ -2,7 +2,8 @@ import { connect, createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
-import { Database } from './index.js';
+import { Relay } from '../../test/support/relay.js';
+import { Database, StateChanges, newId } from './index.js';
 
 let test: TestDatabase;
 beforeAll(async () => (test = await testDatabase()));
@@ -51,4 +52,57 @@ it('lives on when a connection is ended in the moment in which it becomes ready'
   await refused;
   await db.onApplicationShutdown();
   way.server.close();
+});
+
+describe('connections that were cut off without a word', () => {
+  let relay: Relay;
+  let db: Database;
+  beforeEach(async () => {
+    const url = new URL(test.url);
+    relay = await Relay.open(Number(url.port));
+    url.port = String(relay.port);
+    db = new Database({ DATABASE_URL: url.href, DATABASE_POOL: 2, DATABASE_TIMEOUT_SECONDS: 1 });
+  });
+  afterEach(async () => {
+    relay.close();
+    await db.onApplicationShutdown();
+  });
+
+  it('are given up, in a transaction too, and new ones made', async () => {
+    await db.$executeRaw`SELECT 1`;
+    relay.abandon();
+    await expect(db.$executeRaw`SELECT 1`).rejects.toThrow();
+    const broken = db.$transaction(async (tx) => {
+      await tx.$executeRaw`SELECT 1`;
+      relay.abandon();
+      await tx.$executeRaw`SELECT 1`;
+    });
+    await expect(broken).rejects.toThrow();
+    expect(await db.$transaction((tx) => tx.$executeRaw`SELECT 1`)).toBe(1);
+  });
+
+  it('keep a statement that takes its time no longer than that, and nobody who waits between two', async () => {
+    await expect(db.$executeRaw`SELECT pg_sleep(60)`).rejects.toThrow();
+    const patient = db.$transaction(async (tx) => {
+      await tx.$executeRaw`SELECT 1`;
+      await test.db.$executeRaw`SELECT pg_sleep(2)`;
+      return tx.$executeRaw`SELECT 1`;
+    });
+    expect(await patient).toBe(1);
+  });
+
+  it('do not keep news from who listens', async () => {
+    const changes = new StateChanges(db);
+    await changes.onModuleInit();
+    const id = newId();
+    let heard = 0;
+    changes.on(id, () => heard++);
+    relay.abandon();
+    await eventually(async () => {
+      await test.db.$executeRaw`SELECT pg_notify('longhaul_changes', ${id})`;
+      // The first of them may be that everybody looks again.
+      return heard > 1;
+    });
+    await changes.onApplicationShutdown();
+  });
 });

@@ -6,6 +6,7 @@ import { PrismaPg } from '@prisma/adapter-pg';
 import pg from 'pg';
 import { z } from 'zod';
 import { PrismaClient, type Prisma } from './generated/client.js';
+import { watch } from './watch.js';
 
 export const persistenceConfig = z.object({
   DATABASE_URL: z
@@ -18,7 +19,14 @@ export const persistenceConfig = z.object({
     .optional()
     .describe('The same database without a pooler, for LISTEN; default: DATABASE_URL'),
   DATABASE_POOL: envInteger(1, 1000).default(10).describe('Connections a process holds at most'),
+  DATABASE_TIMEOUT_SECONDS: envInteger(1, 86_400)
+    .default(10)
+    .describe('A connection to PostgreSQL on which an answer does not come for so long is given up'),
 });
+
+/** Without a time-out answers are waited for as long as it takes. */
+type Options = Omit<z.output<typeof persistenceConfig>, 'DATABASE_TIMEOUT_SECONDS'> &
+  Partial<z.output<typeof persistenceConfig>>;
 
 /** What a statement can run on: the pool, or a transaction. */
 export type Transaction = Prisma.TransactionClient;
@@ -27,7 +35,7 @@ export type Transaction = Prisma.TransactionClient;
 export class Database extends PrismaClient implements OnApplicationShutdown {
   private readonly pool: pg.Pool;
 
-  constructor(readonly options: z.output<typeof persistenceConfig>) {
+  constructor(readonly options: Options) {
     const pool = new pg.Pool({
       connectionString: options.DATABASE_URL,
       max: options.DATABASE_POOL,
@@ -49,7 +57,11 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     // A connection that breaks while nobody uses it is replaced by the pool.
     pool.on('error', () => undefined);
     // One may break in the very moment in which it is handed over, when neither side listens, and that would end the process.
-    pool.on('connect', (client) => client.on('error', () => undefined));
+    pool.on('connect', (client) => {
+      client.on('error', () => undefined);
+      const { DATABASE_TIMEOUT_SECONDS: seconds } = options;
+      if (seconds) watch(client, seconds * 1000);
+    });
   }
 
   /**

@@ -2,9 +2,12 @@ import { Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nest
 import { createLogger } from '@longhaul/telemetry';
 import pg from 'pg';
 import { Database } from './database.js';
+import { watch } from './watch.js';
 
 const CHANNEL = 'longhaul_changes';
 const RECONNECT_MS = 1_000;
+/** Who only listens does not notice that the connection is cut off: it asks something so often. */
+const BEAT_MS = 10_000;
 
 /**
  * Tells listeners in this process that a job, a VM or a token has changed in a way that its readers can see. One direct
@@ -16,11 +19,13 @@ export class StateChanges implements OnModuleInit, OnApplicationShutdown {
   private readonly log = createLogger('state-changes');
   private readonly listeners = new Map<string, Set<() => void>>();
   private readonly url: string;
+  private readonly timeoutMs: number;
   private client: pg.Client | undefined;
   private reconnect: NodeJS.Timeout | undefined;
   private closed = false;
 
   constructor(database: Database) {
+    this.timeoutMs = (database.options.DATABASE_TIMEOUT_SECONDS ?? 10) * 1000;
     this.url = database.options.DATABASE_DIRECT_URL ?? database.options.DATABASE_URL;
   }
 
@@ -54,9 +59,15 @@ export class StateChanges implements OnModuleInit, OnApplicationShutdown {
       this.listeners.get(payload ?? '')?.forEach((listener) => listener()),
     );
     client.on('error', (error) => this.log.warn({ err: error }, 'listening connection failed'));
-    client.once('end', () => this.connectLater());
+    let beat: NodeJS.Timeout | undefined;
+    client.once('end', () => {
+      clearInterval(beat);
+      this.connectLater();
+    });
     try {
       await client.connect();
+      watch(client, this.timeoutMs);
+      beat = setInterval(() => void client.query('SELECT 1').catch(() => undefined), BEAT_MS).unref();
       await client.query(`LISTEN ${CHANNEL}`);
       this.client = client;
       // What happened while nobody listened is unknown: everyone looks again.

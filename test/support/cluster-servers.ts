@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { randomInt } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort, startEmbeddedPostgres, startTimeOf } from '@longhaul/persistence/embedded';
 import { childrenOf } from './children.js';
@@ -21,7 +22,17 @@ export interface Server {
   pid?(): number;
 }
 
+/** A free port of the loopback below those that outgoing connections are given, so that none takes it while its server is down. */
+export async function portToKeep(): Promise<number> {
+  for (;;) {
+    const port = randomInt(20_000, 32_000);
+    if ((await freePort(port)) === port) return port;
+  }
+}
+
 export async function postgresServer(directory: string): Promise<Server> {
+  mkdirSync(directory);
+  writeFileSync(join(directory, 'port'), String(await portToKeep()));
   const open = () => startEmbeddedPostgres({ directory, runAsUser: 'nobody' });
   const pid = () => Number(readFileSync(join(directory, 'data/postmaster.pid'), 'utf8').split('\n')[0]);
   let postgres = await open();
@@ -44,7 +55,7 @@ export async function postgresServer(directory: string): Promise<Server> {
 
 /** It forgets everything when it stops. */
 export async function redisServer(directory: string): Promise<Server> {
-  const port = await freePort();
+  const port = await portToKeep();
   let redis = await startRedis(port, directory);
   return {
     url: redis.url,

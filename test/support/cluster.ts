@@ -5,10 +5,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Caller } from '@longhaul/access';
 import { applyMigrations, type Vm } from '@longhaul/persistence';
-import { freePort } from '@longhaul/persistence/embedded';
 import { Redis } from 'ioredis';
 import { Stack } from '../e2e/stack.js';
-import { postgresServer, redisServer, swiftServer, type Server, type StopMode } from './cluster-servers.js';
+import {
+  portToKeep,
+  postgresServer,
+  redisServer,
+  swiftServer,
+  type Server,
+  type StopMode,
+} from './cluster-servers.js';
 import { makeVm, openDatabase } from './database.js';
 import { startNamespaceAgent, type NamespaceAgent, type NamespaceAgentOptions } from './namespace-agent.js';
 import { startProxy } from './proxy.js';
@@ -73,7 +79,7 @@ export class Cluster {
 
     this.stack = await Stack.on(await openDatabase(postgres.url), redis.url);
     this.stops.push(() => this.stack.stop());
-    const ports = await Promise.all(Array.from({ length: apis }, () => freePort()));
+    const ports = await Promise.all(Array.from({ length: apis }, () => portToKeep()));
     const proxy = await startProxy(ports);
     this.stops.push(() => proxy.close());
     this.stack.url = `http://127.0.0.1:${proxy.port}/mcp`;

@@ -12,6 +12,7 @@ interface Pair {
 /** The way of one process to one server, over TCP of the loopback, which a test can break and heal. */
 export class Relay {
   private readonly pairs = new Set<Pair>();
+  private readonly abandoned = new Set<Pair>();
   /** Connections that were reset at once, as it was cut. */
   refused = 0;
   private broken?: Break;
@@ -54,9 +55,19 @@ export class Relay {
     }
   }
 
+  /** Connections of now stay open for ever with nothing passing, as after a router has forgotten them; new ones are not hit. */
+  abandon(): void {
+    for (const pair of this.pairs) {
+      pair.far?.unpipe(pair.near);
+      pair.near.unpipe(pair.far);
+      this.abandoned.add(pair);
+    }
+    this.pairs.clear();
+  }
+
   close(): void {
     this.server.close();
-    for (const pair of this.pairs) this.drop(pair);
+    for (const pair of [...this.pairs, ...this.abandoned]) this.drop(pair);
   }
 
   private accept(near: Socket): void {
