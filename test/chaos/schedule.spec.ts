@@ -18,7 +18,7 @@ it('is the same for the same seed, and another one for another', () => {
 it.each([1, 2, 3, 4, 5])(
   'has every kind of fault, and one at a time at each target, with seed %i',
   (seed) => {
-    const faults = schedule(new Random(seed), 120_000, shape);
+    const faults = schedule(new Random(seed), 300_000, shape);
     expect(new Set(faults.map(({ kind }) => kind)).size).toBe(23);
     for (const { target, atMs, number } of faults)
       for (const other of faults.filter((fault) => fault.target === target && fault.number < number))
