@@ -21,6 +21,20 @@ inNamespace('with control groups', { cgroups: true }, describeCommands);
 inNamespace('without control groups', {}, describeCommands);
 inNamespace('with the tools of busybox', { busybox: true, cgroups: true }, describeCommands);
 
+inNamespace('that starts anew', {}, (name) => {
+  it(`a guest agent ${name} is waited for`, async () => {
+    const guest = await startNamespaceAgent();
+    try {
+      for (let time = 0; time < 10; time++) {
+        guest.signal('SIGKILL');
+        await guest.channel.session((session) => session.ping());
+      }
+    } finally {
+      await guest.stop();
+    }
+  }, 60_000);
+});
+
 inNamespace('on a small disk', { diskMb: 60 }, (name, make) => {
   it(`commands ${name}: output leaves room for others, and a full disk refuses the next command`, async () => {
     const guest = await make();

@@ -1,6 +1,10 @@
 import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { isAway } from '@longhaul/errors';
+import { createLogger } from '@longhaul/telemetry';
 import type { JSONRPCMessage } from '@modelcontextprotocol/server';
+
+const log = createLogger('mcp');
 
 const FAILED = { jsonrpc: '2.0', id: null, error: { code: -32_603, message: 'Internal server error' } };
 
@@ -39,8 +43,9 @@ export async function answerHttp(
   try {
     const request = toRequest(req, body, lost.signal);
     response = await fetch(body === undefined ? request : Object.assign(request, { rpcMethod, answerJson }));
-  } catch {
-    response = Response.json(FAILED, { status: 500 });
+  } catch (error) {
+    log.error({ err: error }, 'a request failed');
+    response = Response.json(FAILED, { status: isAway(error) ? 503 : 500 });
   }
   if (res.headersSent) return;
   res.writeHead(response.status, Object.fromEntries(response.headers));

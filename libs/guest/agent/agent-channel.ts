@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { createConnection } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@longhaul/errors';
 import { GuestChannel, type GuestSession, type SessionOptions } from '../channel.js';
 import { withLock } from '../lock.js';
@@ -16,6 +17,9 @@ interface CommonOptions {
   /** How long to wait for each answer, milliseconds. Default 5 s. */
   answerMs?: number;
 }
+
+/** For so long a connection that fails is made again: an agent may just be starting anew. */
+const REOPEN_MS = 1_000;
 
 /** By the unix socket of the agent's character device (under 107 bytes), or through a program that holds that socket. */
 export type AgentChannelOptions = CommonOptions &
@@ -42,8 +46,16 @@ export class AgentChannel extends GuestChannel {
     });
   }
 
-  private open(answerMs: number, over: AbortSignal): Promise<AgentCalls> {
+  private async open(answerMs: number, over: AbortSignal): Promise<AgentCalls> {
     if ('open' in this.options) return this.options.open(answerMs, over);
-    return AgentConnection.open(createConnection(this.options.socketPath), answerMs, over);
+    const until = performance.now() + REOPEN_MS;
+    for (;;) {
+      try {
+        return await AgentConnection.open(createConnection(this.options.socketPath), answerMs, over);
+      } catch (error) {
+        if (over.aborted || performance.now() > until) throw error;
+        await pause(REOPEN_MS / 10);
+      }
+    }
   }
 }
