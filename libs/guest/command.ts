@@ -99,6 +99,12 @@ export async function pollCommand(
   return withoutOutput({ phase: 'lost', reason: 'supervisor_died' });
 }
 
+/** Whether the command has ended, or never will have begun: one call of the agent where `pollCommand`, which says how, takes a dozen. */
+export async function hasEnded(guest: GuestSession, id: string): Promise<boolean> {
+  checkId(id);
+  return (await readOutcome(guest, id)) !== undefined;
+}
+
 /**
  * Sends TERM to the command's process group, and KILL to all that it started `graceSeconds` later. Returns at once; poll
  * for the end. Before it started: it never will. After it ended: nothing. Safe to repeat.

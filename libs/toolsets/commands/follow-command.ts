@@ -4,6 +4,7 @@ import { AppError } from '@longhaul/errors';
 import {
   cancelCommand,
   dispatchCommand,
+  hasEnded,
   pollCommand,
   type CommandPoll,
   type GuestSession,
@@ -24,6 +25,8 @@ const REST_PER_LOOK = 3;
 const POLL_MAX_MS = 1_000;
 /** Short, as others wait for the guest meanwhile. */
 const SESSION_MS = 700;
+/** Of a command that was just sent only the end is asked for at first: looks would take the guest longer than it does. */
+const SHORT_MS = 400;
 const CHUNK_BYTES = 256 * 1024;
 const CATCH_UP_BYTES = 1024 * 1024;
 /** The guest ends a command itself when its time is over; when it has not after this, we do, and then give up. */
@@ -97,6 +100,7 @@ class Follower {
         async (guest) => {
           const isFirst = !this.dispatch.confirmed;
           const epoch = await this.send(guest);
+          if (isFirst) await this.awaitShort(guest);
           const until = performance.now() + (this.wait < POLL_MAX_MS ? SESSION_MS : 0);
           for (;;) {
             const offsets = { stdout: this.stdout.size, stderr: this.stderr.size };
@@ -156,6 +160,13 @@ class Follower {
       this.cancelledAt = performance.now();
     }
     return epoch;
+  }
+
+  private async awaitShort(guest: GuestSession): Promise<void> {
+    const { job, stop, cancel } = this.context;
+    const until = performance.now() + SHORT_MS;
+    while (performance.now() < until && !cancel.aborted && !(await hasEnded(guest, job.id)))
+      await pause(POLL_MIN_MS, undefined, { signal: stop });
   }
 
   /** Stores what a look has brought; answers the outcome once nothing more can come. */
