@@ -110,6 +110,22 @@ it('evicts again when the process that should have done it failed to', async () 
   expect(evictions).toBe(1);
 });
 
+it('tells whoever comes after a killed holder that it must tidy up, until one has', async () => {
+  const told: boolean[] = [];
+  const enter = (leaveWith: boolean) =>
+    withLock(lock(), async (_signal, handover) => {
+      told.push(handover.mustTidy);
+      handover.mustTidy = leaveWith;
+    });
+  await enter(false);
+  const { child } = await startHolder(60_000);
+  child.kill('SIGKILL');
+  await enter(true);
+  await enter(false);
+  await enter(false);
+  expect(told).toEqual([false, true, true, false]);
+});
+
 it('cuts a use off at its deadline and lets the next one in', async () => {
   let signal: AbortSignal | undefined;
   const endless = withLock({ ...lock(), holdMs: 50 }, (given) => {

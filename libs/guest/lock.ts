@@ -28,6 +28,12 @@ export interface LockOptions {
   signal?: AbortSignal;
 }
 
+/** What each holder of a lock is told by the former one, may change, and tells the next one. */
+export interface Handover {
+  /** The former holder died, was cut off or left with this set: what the lock protects may be in the middle of something. */
+  mustTidy: boolean;
+}
+
 /**
  * Runs `use` while no other process of this host, and nobody else in this one, holds the lock. `use` gets a signal
  * that is aborted at the deadline: from then on it must not touch what the lock protects, and `withLock` rejects.
@@ -39,7 +45,7 @@ export interface LockOptions {
  */
 export async function withLock<T>(
   options: LockOptions,
-  use: (signal: AbortSignal) => Promise<T>,
+  use: (signal: AbortSignal, handover: Handover) => Promise<T>,
 ): Promise<T> {
   if (!/^[\w.-]{1,100}$/.test(options.name)) throw new Error(`Not a lock name: ${options.name}`);
   const folder = resolve(options.directory, `${options.name}.lock`);
@@ -63,7 +69,7 @@ export async function withLock<T>(
   }
 }
 
-interface LockRecord {
+interface LockRecord extends Handover {
   pid: number;
   /** With the pid it names one process for ever: pids are used again. */
   startTime: string;
@@ -114,7 +120,8 @@ function tryAcquire(folder: string, holdMs: number): Hold | undefined {
 
   const generation = last + 1;
   const mustEvict = former !== undefined && (former.mustEvict || (!former.released && isAlive(former)));
-  const record: LockRecord = { ...ownIdentity(), deadline: now() + holdMs, mustEvict };
+  const mustTidy = former !== undefined && (former.mustTidy || !former.released);
+  const record: LockRecord = { ...ownIdentity(), deadline: now() + holdMs, mustEvict, mustTidy };
   const mine = join(folder, `${generation}`);
   if (!publish(folder, record, (prepared) => linkSync(prepared, mine))) return undefined;
   if (highest(folder) !== generation) {
@@ -211,14 +218,14 @@ function notFree(name: string): AppError {
 async function beforeDeadline<T>(
   hold: LockRecord,
   options: LockOptions,
-  use: (signal: AbortSignal) => Promise<T>,
+  use: (signal: AbortSignal, handover: Handover) => Promise<T>,
 ): Promise<T> {
   const tooLong = () =>
     new AppError('unavailable', `The work on "${options.name}" took too long and was cut off.`);
   const over = new AbortController();
   try {
     if (now() >= hold.deadline) throw tooLong();
-    return await interruptible(use(over.signal), hold.deadline - now(), tooLong, options.signal);
+    return await interruptible(use(over.signal, hold), hold.deadline - now(), tooLong, options.signal);
   } catch (error) {
     over.abort(error);
     throw error;

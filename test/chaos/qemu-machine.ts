@@ -48,7 +48,7 @@ export class QemuMachine implements Machine {
   async leftovers(): Promise<string[]> {
     const said = await this.ask(
       `grep -azh LONGHAUL_COMMAND_ID= /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -v "$LONGHAUL_COMMAND_ID" | sort -u
-      ls -l /proc/$(pidof qemu-ga)/fd | grep -E 'longhaul/(jobs|epoch)' | grep -v "$LONGHAUL_COMMAND_ID"
+      ls -l /proc/$(pidof qemu-ga)/fd | grep -E 'longhaul/(jobs|epoch)|> /proc/' | grep -v "$LONGHAUL_COMMAND_ID"
       true`,
     );
     const lines = said.split('\n').filter(Boolean);

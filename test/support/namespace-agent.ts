@@ -1,6 +1,16 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentChannel } from '@longhaul/guest';
@@ -79,6 +89,8 @@ export interface NamespaceAgent {
   stateDirectory: string;
   /** Process 1 of the guest, as the host sees it; its only other process while nothing runs is the agent. */
   pid(): number;
+  /** Paths of what the agent has open, its own log, sockets and pipes as well; none while it starts anew. */
+  openFiles(): string[];
   /** Of the agent itself. One that it ends is started again at once. */
   signal(signal: NodeJS.Signals): void;
   /** Everything dies; the new boot finds an empty /run and the same /var/lib/longhaul. */
@@ -145,10 +157,9 @@ export async function startNamespaceAgent(options: NamespaceAgentOptions = {}): 
     socketPath,
     stateDirectory,
     pid: () => initOf(running),
+    openFiles: () => filesOf(agentOf(running)),
     signal: (signal) => {
-      const agent = childrenOf(initOf(running)).find(
-        (pid) => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'qemu-ga\n',
-      );
+      const agent = agentOf(running);
       if (agent) process.kill(agent, signal);
     },
     reboot: async () => {
@@ -171,3 +182,18 @@ async function kill(unshare: ChildProcess): Promise<void> {
 }
 
 const initOf = (unshare: ChildProcess) => childrenOf(unshare.pid!)[0]!;
+
+const agentOf = (unshare: ChildProcess) =>
+  childrenOf(initOf(unshare)).find((pid) => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'qemu-ga\n');
+
+function filesOf(pid: number | undefined): string[] {
+  const files = `/proc/${pid}/fd`;
+  if (!existsSync(files)) return [];
+  return readdirSync(files).flatMap((file) => {
+    try {
+      return readlinkSync(join(files, file));
+    } catch {
+      return []; // Closed since it was listed.
+    }
+  });
+}

@@ -36,11 +36,17 @@ export class AgentChannel extends GuestChannel {
     // A VM that is gone must not get a folder for locks again.
     if ('socketPath' in this.options && !existsSync(this.options.socketPath))
       throw new AppError('guest_unreachable', 'The VM has no guest agent at present. Is it running?');
-    return withLock({ ...options, directory: lockDirectory, name: 'agent', evict }, async (over) => {
+    const lock = { ...options, directory: lockDirectory, name: 'agent', evict };
+    return withLock(lock, async (over, handover) => {
       const connection = await this.open(answerMs, over);
+      const session = new AgentSession(connection, handover.mustTidy);
+      // Whoever is cut off does not reach the end.
+      handover.mustTidy = true;
       try {
-        return await use(metered(new AgentSession(connection)));
+        await session.closeLostFiles();
+        return await use(metered(session));
       } finally {
+        handover.mustTidy = session.mayHaveOpenFiles;
         connection.close();
       }
     });

@@ -10,10 +10,48 @@ const MIB = 1024 * 1024;
 const READ_CHUNK = MIB;
 const MAX_READ = 16 * MIB;
 const WRITE_CHUNK = 256 * 1024;
+/**
+ * So many of the newest handles are closed after a session that was cut off: the two files that a session reads at once, one
+ * more for each time that this, too, was cut off, and some to spare. A handle that somebody else holds meanwhile is lost.
+ */
+const LOST_HANDLES = 16;
 
 /** GuestSession over an open connection to the QEMU guest agent. */
 export class AgentSession implements GuestSession {
-  constructor(private readonly connection: AgentCalls) {}
+  private openFiles = 0;
+
+  constructor(
+    private readonly connection: AgentCalls,
+    /** Whether sessions before may have left files open in the agent, which tells nobody of which ones it has. */
+    private hasLostFiles = false,
+  ) {}
+
+  /** As far as its answers tell: what was asked for without an answer may be done. */
+  get mayHaveOpenFiles(): boolean {
+    return this.hasLostFiles || this.openFiles > 0;
+  }
+
+  /**
+   * Closes what sessions before may have left open. The agent numbers its handles in turn, so that theirs come right before
+   * the next one; an agent that has started anew since has none of them. One that opens no files is left as it is.
+   */
+  async closeLostFiles(): Promise<void> {
+    if (!this.hasLostFiles) return;
+    let newest: number;
+    try {
+      newest = await this.open('/proc/self/stat', 'r');
+    } catch (error) {
+      if (isRefusal(error)) return;
+      throw error;
+    }
+    const closed = await Promise.allSettled(
+      Array.from({ length: LOST_HANDLES }, (_, age) => this.close(newest - age)),
+    );
+    const failed = closed.find((one) => one.status === 'rejected' && !isRefusal(one.reason));
+    if (failed) throw (failed as PromiseRejectedResult).reason;
+    this.hasLostFiles = false;
+    this.openFiles = 0;
+  }
 
   async ping(): Promise<void> {
     await this.call('guest-ping');
@@ -55,7 +93,7 @@ export class AgentSession implements GuestSession {
     const [seek, reads, close] = await Promise.allSettled([
       offset > 0 ? this.call('guest-file-seek', { handle, offset, whence: 'set' }) : undefined,
       Promise.all(chunks.map((count) => this.read(handle, count))),
-      this.call('guest-file-close', { handle }),
+      this.close(handle),
     ]);
     if (seek.status === 'rejected') throw seek.reason;
     if (reads.status === 'rejected') {
@@ -85,7 +123,7 @@ export class AgentSession implements GuestSession {
         start += written;
       }
     } finally {
-      await this.call('guest-file-close', { handle });
+      await this.close(handle);
     }
   }
 
@@ -126,18 +164,32 @@ export class AgentSession implements GuestSession {
   }
 
   private async open(path: string, mode: 'r' | 'w'): Promise<number> {
-    const answer = await this.call('guest-file-open', { path, mode });
+    this.openFiles++;
+    const answer = await this.call('guest-file-open', { path, mode }).catch((error: unknown) => {
+      if (isRefusal(error)) this.openFiles--;
+      throw error;
+    });
     return this.checked(() => {
       if (!Number.isSafeInteger(answer)) throw new ProtocolViolation('no file handle');
       return answer as number;
     });
   }
 
+  private async close(handle: number): Promise<void> {
+    try {
+      await this.call('guest-file-close', { handle });
+      this.openFiles--;
+    } catch (error) {
+      if (isRefusal(error)) this.openFiles--;
+      throw error;
+    }
+  }
+
   private async openExisting(path: string): Promise<number | undefined> {
     try {
       return await this.open(path, 'r');
     } catch (error) {
-      if (!(error instanceof AppError) || !(error.cause instanceof AgentRefusal)) throw error;
+      if (!isRefusal(error)) throw error;
       if (/No such file or directory/.test(error.message)) return undefined;
       // The agent may speak the guest's language.
       const found = await this.run({ path: 'sh', args: ['-c', '[ -e "$1" ]', 'sh', path] }, 5_000);
@@ -177,6 +229,9 @@ export class AgentSession implements GuestSession {
     }
   }
 }
+
+const isRefusal = (error: unknown): error is AppError =>
+  error instanceof AppError && error.cause instanceof AgentRefusal;
 
 function programResult(status: Record<string, unknown>): GuestProgramResult {
   const exitCode = 'signal' in status ? 128 + countField(status, 'signal') : countField(status, 'exitcode');
