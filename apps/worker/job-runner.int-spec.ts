@@ -154,6 +154,30 @@ it('gives no job up for what was away, however many attempts that takes', async 
   expect(await stored(job)).toMatchObject({ state: 'succeeded', attempt: 8 });
 });
 
+it('does not end a job whose log a crash of the database has shortened, but has another attempt store it again', async () => {
+  const job = await submit();
+  const prints = defineHandler({
+    kind,
+    run: async ({ openLog, job: { attempt } }) => {
+      const log = await openLog('stderr');
+      if (log.size === 0) await log.write(Buffer.from('said'));
+      // The effect of a crash before it was on the disk, as logs are committed asynchronously.
+      if (attempt === 1) {
+        await test.db.$executeRaw`DELETE FROM job_log_chunks WHERE job_id = ${job.id}::uuid`;
+        await test.db.$executeRaw`UPDATE job_log_streams SET size = 0 WHERE job_id = ${job.id}::uuid`;
+      }
+      return { state: 'succeeded', result: { answers: null }, log: { stdout: 0, stderr: log.size } };
+    },
+  });
+  await runnerOf([prints]).consume(job.id);
+  expect(await stored(job)).toMatchObject({ state: 'running', attempt: 1, finishedAt: null });
+  // As recovery does once its lease is over.
+  await test.db.job.update({ where: { id: job.id }, data: { state: 'queued' } });
+  await runnerOf([prints]).consume(job.id);
+  expect(await stored(job)).toMatchObject({ state: 'succeeded', attempt: 2 });
+  expect((await new JobLog(test.db).read(job.id, 'stderr', 0, 100)).data.toString()).toBe('said');
+});
+
 it('says in its logs which trace a job belongs to', async () => {
   const traceId = 'a1'.repeat(16);
   const job = await submit({ traceparent: `00-${traceId}-${'b2'.repeat(8)}-01` });

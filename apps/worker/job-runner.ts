@@ -9,6 +9,7 @@ import {
   Attempts,
   AwaitingInput,
   FencedError,
+  LogLostError,
   type AttemptRef,
   type Outcome,
   type Progress,
@@ -269,7 +270,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       try {
         return await this.attempts.finish(ref, outcome);
       } catch (error) {
-        if (error instanceof FencedError || stop.signal.aborted) throw error;
+        if (error instanceof FencedError || error instanceof LogLostError || stop.signal.aborted) throw error;
         this.log.warn({ err: error }, 'the end of the job could not be written yet');
         await pause(waitMs);
       }

@@ -34,8 +34,8 @@ function startChild(...args: string[]): ChildProcess {
   return child;
 }
 
-async function startHolder(holdMs: number) {
-  const child = startChild('hold', String(holdMs));
+async function startHolder(holdMs: number, mode = 'hold') {
+  const child = startChild(mode, String(holdMs));
   const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   expect((await lines.next()).value).toBe('held');
   return { child, nextLine: async () => (await lines.next()).value as string | undefined };
@@ -61,6 +61,12 @@ it('loses no update of 20 processes that each add 50 to a counter', async () => 
   expect(new Set(await Promise.all(codes))).toEqual(new Set([0]));
   expect(readFileSync(join(directory, 'counter'), 'utf8')).toBe('1000');
   expect(readdirSync(join(directory, 'vm.lock'))).toHaveLength(1);
+}, 60_000);
+
+it('lets another process in between the many of one that take it in turns for ever', async () => {
+  const { child } = await startHolder(700, 'crowd');
+  for (let time = 0; time < 6; time++) await withLock(lock(), async () => {});
+  child.kill('SIGKILL');
 }, 60_000);
 
 it('is free at once when its holder was killed, and evicts nobody', async () => {

@@ -191,19 +191,37 @@ function processStartTime(pid: number): string | undefined {
   }
 }
 
-const queues = new Map<string, Promise<void>>();
+/** Who waits for one lock in this process, one after another. */
+interface Queue {
+  last: Promise<void>;
+  /** When another process last had its chance. */
+  since: number;
+}
+
+const queues = new Map<string, Queue>();
+/** A process that has the lock for so long, hold after hold, then leaves it alone for longer than others wait between two looks. */
+const TURN_MS = 1_000;
+const BETWEEN_TURNS_MS = 20;
 
 /** Within this process: first come, first served, and without touching files. Resolves to the function that ends the turn. */
 async function queueInProcess(key: string, giveUpAt: number, options: LockOptions): Promise<() => void> {
-  const before = queues.get(key);
+  const queue = queues.get(key) ?? { last: Promise.resolve(), since: now() };
+  const isFirst = !queues.has(key);
+  const before = queue.last;
   let leave = () => {};
   const turn = new Promise<void>((resolve) => (leave = resolve));
-  const queue = Promise.all([before, turn]).then(() => {
-    if (queues.get(key) === queue) queues.delete(key);
+  const mine = Promise.all([before, turn]).then(() => {
+    if (queue.last === mine) queues.delete(key);
   });
+  queue.last = mine;
   queues.set(key, queue);
   try {
-    if (before) await interruptible(before, giveUpAt - now(), () => notFree(options.name), options.signal);
+    if (isFirst) return leave;
+    await interruptible(before, giveUpAt - now(), () => notFree(options.name), options.signal);
+    if (now() - queue.since > TURN_MS) {
+      await sleep(BETWEEN_TURNS_MS);
+      queue.since = now();
+    }
     return leave;
   } catch (error) {
     leave();

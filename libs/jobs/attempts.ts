@@ -13,7 +13,14 @@ import { z } from 'zod';
 import { EXEC_FORBIDDEN } from './exec-gate.js';
 import { Jobs } from './jobs.js';
 import type { Answer, Question } from './questions.js';
-import { AwaitingInput, FencedError, REDELIVER_SECONDS, type AttemptRef, type FinalState } from './states.js';
+import {
+  AwaitingInput,
+  FencedError,
+  LogLostError,
+  REDELIVER_SECONDS,
+  type AttemptRef,
+  type FinalState,
+} from './states.js';
 import { letNextIn } from './window.js';
 
 export const jobsConfig = z.object({
@@ -34,6 +41,8 @@ export interface Outcome {
   error?: ErrorBody;
   /** Of `unknown`: keeps the VM's slot until a clean-up has made sure that nothing of it is left in the guest. */
   quarantine?: boolean;
+  /** Bytes that these streams of its log must hold by then, or the end throws LogLostError. */
+  log?: { stdout: number; stderr: number };
 }
 
 /** How far a job is; `progress` grows over all of its attempts, in units of the kind's own. */
@@ -183,7 +192,7 @@ export class Attempts {
     return Object.fromEntries(entries) as Record<Key, Answer>;
   }
 
-  /** Writes the end: state, result, slot release, attempt, audit event and whose turn is next in one transaction. */
+  /** Writes the end: state, result, slot release, attempt, audit event and whose turn is next in one transaction. Throws LogLostError. */
   async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
     const next = await this.db.$transaction(async (tx) => {
       const [job] = await tx.$queryRaw<Job[]>`
@@ -191,8 +200,12 @@ export class Attempts {
         UPDATE jobs SET state = ${outcome.state}::job_state, result = ${json(outcome.result)}::jsonb,
           error = ${json(outcome.error)}::jsonb, quarantined = ${outcome.quarantine ?? false},
           finished_at = now(), lease_until = NULL
-        WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' RETURNING ${JOB_COLUMNS}`;
-      if (!job) throw new FencedError(ref);
+        WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' AND NOT EXISTS (
+          SELECT FROM jsonb_each_text(${JSON.stringify(outcome.log ?? {})}::jsonb) AS expected (stream, size)
+          LEFT JOIN job_log_streams AS streams ON streams.job_id = jobs.id AND streams.stream = expected.stream
+          WHERE coalesce(streams.size, 0) < expected.size::bigint)
+        RETURNING ${JOB_COLUMNS}`;
+      if (!job) throw (await isCurrent(tx, ref)) ? new LogLostError(ref) : new FencedError(ref);
       return this.jobs.afterEnd(tx, job);
     });
     if (next) await this.jobs.deliver(next);
@@ -228,15 +241,20 @@ export class Attempts {
   /** Runs `write` while the attempt is current; a claim by a later attempt waits until it has committed. */
   async fenced<T>(ref: AttemptRef, write: (tx: Transaction) => PromiseLike<T>): Promise<T> {
     return this.db.$transaction(async (tx) => {
-      const held = await tx.$queryRaw<unknown[]>`
-        SELECT FROM jobs WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' FOR UPDATE`;
-      if (held.length === 0) throw new FencedError(ref);
+      if (!(await isCurrent(tx, ref))) throw new FencedError(ref);
       return write(tx);
     });
   }
 }
 
 const current = (ref: AttemptRef) => ({ id: ref.jobId, attempt: ref.attempt, state: 'running' as const });
+
+/** It stays so until the transaction ends. */
+async function isCurrent(tx: Transaction, ref: AttemptRef): Promise<boolean> {
+  const held = await tx.$queryRaw<unknown[]>`
+    SELECT FROM jobs WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' FOR UPDATE`;
+  return held.length > 0;
+}
 
 const attemptEnd = (ref: AttemptRef, outcome: string) => Prisma.sql`
   UPDATE job_attempts SET ended_at = now(), outcome = ${outcome}

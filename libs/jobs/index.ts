@@ -11,6 +11,7 @@ export { Retention, retentionConfig } from './retention.js';
 export {
   AwaitingInput,
   FencedError,
+  LogLostError,
   FINAL_STATES,
   isFinal,
   jobNotFound,

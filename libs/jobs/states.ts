@@ -24,6 +24,14 @@ export class FencedError extends Error {
   }
 }
 
+/** A crash of the database took what had been stored of the job's log: another attempt stores it again, then ends the job. */
+export class LogLostError extends Error {
+  override name = 'LogLostError';
+  constructor(ref: AttemptRef) {
+    super(`attempt ${ref.attempt} of job ${ref.jobId} finds its log shorter than it was`);
+  }
+}
+
 /** The attempt is over, as a question waits for its answer: another one goes on. Its handler must let this pass. */
 export class AwaitingInput extends Error {
   override name = 'AwaitingInput';

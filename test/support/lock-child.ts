@@ -1,6 +1,7 @@
-// A process that the lock's spec starts: node … lock-child.ts <directory> <hold | try | count> [<hold ms> | <times>]
+// A process that the lock's spec starts: node … lock-child.ts <directory> <hold | try | count | crowd> [<hold ms> | <times> | <ms of each>]
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { withLock } from '../../libs/guest/lock.js';
 
 const [directory = '', mode, number] = process.argv.slice(2);
@@ -16,6 +17,15 @@ if (mode === 'hold') {
 if (mode === 'try') {
   const code = await withLock({ directory, name: 'vm', waitMs: 0 }, async () => 0).catch(() => 1);
   process.exit(code);
+}
+
+if (mode === 'crowd') {
+  console.log('held');
+  const one = async (): Promise<void> => {
+    await withLock({ directory, name: 'vm', waitMs: 60_000 }, () => sleep(Number(number)));
+    return one();
+  };
+  await Promise.all([one(), one(), one()]);
 }
 
 const counter = join(directory, 'counter');

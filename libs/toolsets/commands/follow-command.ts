@@ -15,7 +15,7 @@ import { isOff, type VmProvider } from '@longhaul/vm-providers';
 import { traced } from '@longhaul/telemetry';
 import type { JobContext } from '../handler.js';
 import { currentEpoch } from '../vms/epoch.js';
-import { outcomeOf, outcomeUnknown } from './outcome.js';
+import { outcomeOf, outcomeOfSilence, outcomeUnknown, OVERTIME_MS } from './outcome.js';
 import type { VmCommandPayload } from './vm-command.job.js';
 
 /** The guest is asked often while something happens, less and less often while nothing does. */
@@ -29,13 +29,9 @@ const SESSION_MS = 700;
 const SHORT_MS = 400;
 const CHUNK_BYTES = 256 * 1024;
 const CATCH_UP_BYTES = 1024 * 1024;
-/** The guest ends a command itself when its time is over; when it has not after this, we do, and then give up. */
-const OVERTIME_MS = 30_000;
 const CANCEL_GRACE_SECONDS = 5;
 /** What the guest did not act on for this long is sent again; it acts once all the same. */
 const SEND_AGAIN_MS = 10_000;
-/** A guest that was never reached fails the job after this; one that may have begun is waited for longer. */
-const NEVER_REACHED_MS = 60_000;
 
 const GUEST = { kind: 'client' } as const;
 
@@ -84,7 +80,8 @@ class Follower {
       const poll = await this.look();
       const outcome = poll ? await this.take(poll) : await this.givenUp();
       this.tell();
-      if (outcome) return outcome;
+      // A crash of PostgreSQL takes the last moments of a log, which the guest still has for another attempt.
+      if (outcome) return { ...outcome, log: { stdout: this.stdout.size, stderr: this.stderr.size } };
       if (this.chunk === CHUNK_BYTES) await this.rest();
     }
   }
@@ -204,19 +201,12 @@ class Follower {
 
   /** The guest did not answer. Answers the outcome when it never will: the machine is off, or silent for too long. */
   private async givenUp(): Promise<Outcome | undefined> {
-    const off = isOff(await this.provider.observe(this.vmId));
-    const silentMs = performance.now() - this.reachedAt;
-    if (!this.dispatch.sent && (off || silentMs > NEVER_REACHED_MS)) {
-      throw new AppError(
-        'guest_unreachable',
-        'The VM did not answer; the command was not started. Is the VM running?',
-      );
-    }
-    if (off) return outcomeUnknown('The VM was switched off under the command.', false);
-    if (silentMs > this.payload.timeout_seconds * 1000 + OVERTIME_MS) {
-      return outcomeUnknown('The VM stopped answering; nobody knows how the command ended.', true);
-    }
-    return undefined;
+    return outcomeOfSilence({
+      off: isOff(await this.provider.observe(this.vmId)),
+      sent: this.dispatch.sent,
+      silentMs: performance.now() - this.reachedAt,
+      timeoutSeconds: this.payload.timeout_seconds,
+    });
   }
 
   private tell(): void {

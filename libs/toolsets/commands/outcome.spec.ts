@@ -1,5 +1,5 @@
 import type { CommandEnd } from '@longhaul/guest';
-import { outcomeOf } from './outcome.js';
+import { outcomeOf, outcomeOfSilence } from './outcome.js';
 
 const ended = (more: Partial<CommandEnd>): CommandEnd => ({
   phase: 'ended',
@@ -68,5 +68,25 @@ describe('outcomeOf', () => {
       state: 'failed',
       error: { code: 'invalid_arguments' },
     });
+  });
+});
+
+describe('a guest that does not answer', () => {
+  const known = { off: false, sent: false, silentMs: 59_000, timeoutSeconds: 1 };
+
+  it('is waited for a minute before a command is said not to have started, however little time that has', () => {
+    expect(outcomeOfSilence(known)).toBeUndefined();
+    expect(() => outcomeOfSilence({ ...known, silentMs: 61_000 })).toThrow('was not started');
+    expect(() => outcomeOfSilence({ ...known, off: true })).toThrow('was not started');
+  });
+
+  it('leaves the end of a command unknown that it may have got, once that must have ended', () => {
+    const sent = { ...known, sent: true, timeoutSeconds: 60 };
+    expect(outcomeOfSilence({ ...sent, silentMs: 89_000 })).toBeUndefined();
+    expect(outcomeOfSilence({ ...sent, silentMs: 91_000 })).toMatchObject({
+      state: 'unknown',
+      quarantine: true,
+    });
+    expect(outcomeOfSilence({ ...sent, off: true })).toMatchObject({ state: 'unknown', quarantine: false });
   });
 });

@@ -11,6 +11,11 @@ const REFUSED: Record<'no_space' | 'bad_working_directory', [ErrorCode, string]>
   bad_working_directory: ['invalid_arguments', 'working_directory is not a directory in the VM.'],
 };
 
+/** The guest ends a command itself when its time is over; when it has not after this, we do, and then give up. */
+export const OVERTIME_MS = 30_000;
+/** A guest that was never reached fails the job after this; one that may have begun is waited for as long as the command may take. */
+const NEVER_REACHED_MS = 60_000;
+
 /** How the job ends by what the guest says, or undefined while the command goes on. */
 export function outcomeOf(
   state: CommandState,
@@ -43,6 +48,31 @@ export function outcomeOf(
       return { state: state.reason === 'timeout' || overtime ? 'timed_out' : 'cancelled', result };
     }
   }
+}
+
+/**
+ * How the job ends while the guest does not answer, or undefined while it is waited for. `sent`: it may have got the command.
+ * Throws `guest_unreachable` when it never did and is not expected to answer any more.
+ */
+export function outcomeOfSilence(known: {
+  off: boolean;
+  sent: boolean;
+  silentMs: number;
+  timeoutSeconds: number;
+}): Outcome | undefined {
+  const { off, sent, silentMs, timeoutSeconds } = known;
+  if (!sent && (off || silentMs > NEVER_REACHED_MS)) {
+    throw new AppError(
+      'guest_unreachable',
+      'The VM did not answer; the command was not started. Is the VM running?',
+    );
+  }
+  if (!sent) return undefined;
+  if (off) return outcomeUnknown('The VM was switched off under the command.', false);
+  if (silentMs > timeoutSeconds * 1000 + OVERTIME_MS) {
+    return outcomeUnknown('The VM stopped answering; nobody knows how the command ended.', true);
+  }
+  return undefined;
 }
 
 export function outcomeUnknown(why: string, quarantine: boolean): Outcome {
