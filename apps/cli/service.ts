@@ -104,8 +104,8 @@ export class Service {
 
   private watch(): void {
     const { child } = this;
-    const readySince = Date.now();
-    const again = () => void this.restart(Date.now() - readySince);
+    const readySince = performance.now();
+    const again = () => void this.restart(performance.now() - readySince);
     if (!child || hasEnded(child)) again();
     else child.once('exit', again);
   }

@@ -28,7 +28,7 @@ export class Shutdown {
 
   /** Runs all steps; one that fails or takes too long does not keep the others from theirs. */
   async run(): Promise<void> {
-    this.begunAt ??= Date.now();
+    this.begunAt ??= performance.now();
     this.controller.abort();
     for (let step = this.steps.pop(); step; step = this.steps.pop()) {
       const { name, timeoutMs, stop } = step;
@@ -45,7 +45,7 @@ export class Shutdown {
 
   private onSignal(): void {
     // npm passes on a Ctrl-C that the terminal has sent us as well: what comes together is one.
-    if (this.begunAt !== undefined && Date.now() - this.begunAt < GRACE_MS) return;
+    if (this.begunAt !== undefined && performance.now() - this.begunAt < GRACE_MS) return;
     if (this.begunAt === undefined) {
       void this.run().finally(() => process.exit(0));
       return;

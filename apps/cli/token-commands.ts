@@ -104,7 +104,7 @@ export async function restrictionOf(
         vms.map(({ id, hostname }) => [id, hostname]),
       ),
     ),
-    expiresAt: expires === undefined ? undefined : timeOf(expires),
+    expiresAt: expires === undefined ? undefined : timeOf(expires, await db.now()),
   };
 }
 
@@ -116,10 +116,10 @@ function only(what: string, wanted: string, all: [id: string, name: string][]): 
 }
 
 /** `30d`, `12h`, or a date. */
-function timeOf(text: string): Date {
+function timeOf(text: string, now: Date): Date {
   const [, count, unit] = /^(\d{1,5})([hd])$/.exec(text) ?? [];
-  const time = count ? new Date(Date.now() + Number(count) * UNIT_MS[unit as 'h' | 'd']) : new Date(text);
-  if (Number.isNaN(time.getTime()) || time <= new Date())
+  const time = count ? new Date(now.getTime() + Number(count) * UNIT_MS[unit as 'h' | 'd']) : new Date(text);
+  if (Number.isNaN(time.getTime()) || time <= now)
     throw new UsageError(`--expires takes 30d, 12h or a date to come, not ${text}.`);
   return time;
 }

@@ -38,7 +38,7 @@ export class SystemJobs {
       })),
       handler('system.delete_files', async (stop) => ({
         artifacts: await sweepArtifacts(db, artifacts, stop),
-        orphans: await collectOrphans(artifacts, stop),
+        orphans: await collectOrphans(this.db, artifacts, stop),
         log_orphans: await archive.collect(stop),
       })),
       handler('system.keep_audit', async () => {

@@ -46,7 +46,9 @@ async function askAgent(
   vm: Pick<Vm, 'id' | 'epoch' | 'observed'>,
   provider: VmProvider,
 ): Promise<Partial<Observed>> {
-  const diskDue = Date.now() - Date.parse(observedOf(vm).disk_seen_at ?? '1970-01-01') > DISK_MS;
+  const askedAt = await db.now();
+  const now = askedAt.toISOString();
+  const diskDue = askedAt.getTime() - Date.parse(observedOf(vm).disk_seen_at ?? '1970-01-01') > DISK_MS;
   let answered = false;
   try {
     const disk = await provider.guest(vm.id).session(
@@ -56,14 +58,12 @@ async function askAgent(
         // Without an epoch on its row, nothing of ours was ever in this guest. One with another epoch is left to the next job: it
         // may belong to a second row of the same machine, and the two would fight over it.
         if (vm.epoch && !(await readEpoch(session))) await currentEpoch(db, vm.id, provider, session);
-        return diskDue ? await readDisk(session) : {};
+        return diskDue ? await readDisk(session, now) : {};
       },
       { waitMs: 0, holdMs: HOLD_MS },
     );
-    const now = new Date().toISOString();
     return { agent: 'answers', agent_seen_at: now, agent_asked_at: now, ...disk };
   } catch (error) {
-    const now = new Date().toISOString();
     // It answers; what it does not do is tell about its disk.
     if (answered) return { agent: 'answers', agent_seen_at: now, agent_asked_at: now };
     if (error instanceof AppError && error.code === 'guest_unreachable')
@@ -73,7 +73,7 @@ async function askAgent(
 }
 
 /** Of `/`. Nothing when the guest has no df, or one that answers otherwise. */
-async function readDisk(session: GuestSession): Promise<Partial<Observed>> {
+async function readDisk(session: GuestSession, now: string): Promise<Partial<Observed>> {
   const { stdout } = await session.run({ path: 'df', args: ['-Pk', '/'] }, DF_MS);
   const [, usedText, freeText] =
     /\s(\d{1,15})\s+(\d{1,15})\s+\d{1,3}%\s+\/\s*$/.exec(stdout.toString()) ?? [];
@@ -83,6 +83,6 @@ async function readDisk(session: GuestSession): Promise<Partial<Observed>> {
   return {
     disk_used_percent: percent,
     disk_full: percent >= FULL_PERCENT,
-    disk_seen_at: new Date().toISOString(),
+    disk_seen_at: now,
   };
 }

@@ -116,7 +116,7 @@ describe('a grant of OAuth', () => {
     const now = (await access.authenticateGrant(id, token))!;
     expect(now).toMatchObject({ kind: 'oauth', tokenId: id, clientId: 'client', scopes: ['vms:exec'] });
     expect(now.vmIds).toEqual([vm.id]);
-    expect(await access.renew(now)).toEqual(now);
+    expect(await access.renew(now)).toEqual({ ...now, seenAt: expect.any(Date) });
     await test.db.oauthGrant.update({ where: { id }, data: { revokedAt: new Date() } });
     expect(await access.authenticateGrant(id, token)).toBeUndefined();
     expect(await access.renew(now)).toBeUndefined();

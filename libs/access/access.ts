@@ -34,9 +34,10 @@ export class Access {
     grantId: string,
     token: { scopes: readonly string[]; expiresAt: Date },
   ): Promise<Caller | undefined> {
-    const caller = token.expiresAt > new Date() ? await this.callerOf({ grantId }) : undefined;
-    const scopes = caller?.scopes.filter((scope) => token.scopes.includes(scope));
-    return caller && { ...caller, scopes: scopes!, expiresAt: token.expiresAt };
+    const caller = await this.callerOf({ grantId });
+    if (!caller || token.expiresAt <= caller.seenAt) return undefined;
+    const scopes = caller.scopes.filter((scope) => token.scopes.includes(scope));
+    return { ...caller, scopes, expiresAt: token.expiresAt };
   }
 
   /**

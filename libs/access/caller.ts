@@ -32,6 +32,8 @@ export interface Caller {
   standing: AccountStanding;
   /** Kill switches that are engaged now, with their reasons. */
   switches: Readonly<Partial<Record<SwitchName, string>>>;
+  /** When all this was so, by the database's clock. */
+  seenAt: Date;
 }
 
 export type SwitchName = 'mcp' | 'exec';
@@ -82,7 +84,7 @@ function lookup(keys: CredentialKey[]): Prisma.Sql {
       (SELECT coalesce(jsonb_object_agg(project_id, role), '{}') FROM project_members
         WHERE user_id = u.id AND (c.project_ids = '{}' OR project_id = ANY(c.project_ids))) AS roles,
       (SELECT coalesce(jsonb_object_agg(name, coalesce(reason, '')), '{}') FROM kill_switches WHERE engaged) AS switches,
-      coalesce(c.last_used_at < now() - interval '1 hour', true) AS "isStale"
+      coalesce(c.last_used_at < now() - interval '1 hour', true) AS "isStale", now() AS "seenAt"
     FROM (
       SELECT 'token' AS kind, id::text, hash, user_id, NULL AS client_id, scopes, project_ids, vm_ids::text[], last_used_at
       FROM tokens

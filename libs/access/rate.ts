@@ -45,7 +45,7 @@ export class Rate {
     if (this.limit === 0) return;
     for (;;) {
       const share = this.shares.get(key);
-      const leftMs = share ? share.endsAt - Date.now() : 0;
+      const leftMs = share ? share.endsAt - performance.now() : 0;
       if (share && leftMs > 0) {
         if (share.left > 0) {
           share.left--;
@@ -80,7 +80,7 @@ export class Rate {
     const before = consumedPoints - this.size;
     const left = Math.min(Math.max(this.limit - before, 0), this.size);
     // The end of a window that is over already is for the next round to find.
-    const endsAt = Date.now() + Math.max(msBeforeNext, 1);
+    const endsAt = performance.now() + Math.max(msBeforeNext, 1);
     this.shares.delete(key);
     this.shares.set(key, { left, isSpent: left < this.size, endsAt });
     const [oldest] = this.shares.keys();

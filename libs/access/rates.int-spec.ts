@@ -1,3 +1,5 @@
+import { jest } from '@jest/globals';
+import type { AppError } from '@longhaul/errors';
 import { Database, newId } from '@longhaul/persistence';
 import { testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { Rates, ratesConfig, type Counter } from './index.js';
@@ -19,6 +21,12 @@ async function replica(limits: object, QUEUE_URL?: string, db = test.db): Promis
   await rates.onModuleInit();
   return rates;
 }
+
+const rejection = (call: Promise<void>) =>
+  call.then(
+    () => Promise.reject(new Error('it was let through')),
+    (error: unknown) => error as AppError,
+  );
 
 /** How many of `times` get through, spread over the replicas. */
 async function passed(replicas: Rates[], userId: string, times: number): Promise<number> {
@@ -75,6 +83,24 @@ describe.each([
     await expect(here.consume(key)).rejects.toMatchObject({ msBeforeNext: expect.any(Number) });
     await expect(replicas[0]!.counter('other', 2, 60).consume(key)).resolves.toBeDefined();
   });
+});
+
+it('are of the database’s clock, whatever the clocks of replicas say', async () => {
+  const right = Date.now;
+  const clock = jest.spyOn(Date, 'now');
+  const user = newId();
+  // Each of these begins a process, as another one knows nothing of the window.
+  for (const [hours, through] of [
+    [1, 3],
+    [-1, 2],
+    [0, 0],
+  ] as const) {
+    clock.mockImplementation(() => right() + hours * 3_600_000);
+    expect(await passed([await replica({ RATE_CALLS: 5 })], user, Math.max(through, 1))).toBe(through);
+  }
+  const { details } = await rejection((await replica({ RATE_CALLS: 5 })).call({ userId: user }));
+  expect(details!.retry_after).toBeLessThanOrEqual(60);
+  clock.mockRestore();
 });
 
 it('limits nothing at 0', async () => {

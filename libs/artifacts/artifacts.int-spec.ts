@@ -159,7 +159,7 @@ describe('sweeping', () => {
     const old = new Date(Date.now() - 24 * 3_600_000);
     for (const name of readdirSync(directory))
       if (name !== young) utimesSync(join(directory, name), old, old);
-    expect(await collectOrphans(here.artifacts, never)).toBe(2);
+    expect(await collectOrphans(test.db, here.artifacts, never)).toBe(2);
     const left = readdirSync(directory);
     expect(left).toEqual(expect.arrayContaining([kept.id, young, 'notes.txt']));
     expect(left).toHaveLength(4);

@@ -42,9 +42,9 @@ export class Artifacts {
    * A new one of the VM, to be uploaded in the next 15 minutes. Errors: `rate_limited` while the project
    * has as many as one may have, `quota_exceeded` when they would take more space than they may.
    */
-  announce(vm: Pick<Vm, 'id' | 'projectId'>, userId: string, announced: Announced): Promise<Artifact> {
+  async announce(vm: Pick<Vm, 'id' | 'projectId'>, userId: string, announced: Announced): Promise<Artifact> {
     const { projectId } = vm;
-    const uploadUntil = new Date(Date.now() + UPLOAD_MINUTES * 60_000);
+    const uploadUntil = await this.inMinutes(UPLOAD_MINUTES);
     const expiresAt = new Date(uploadUntil.getTime() + UPLOAD_GRACE_MINUTES * 60_000);
     return this.db.$transaction(async (tx) => {
       // Of two that come at once the second one counts the first.
@@ -86,8 +86,8 @@ export class Artifacts {
   }
 
   /** As the row says it: of one that is pending `confirmUploaded` knows better. */
-  stateOf({ uploadedAt, uploadUntil, expiresAt }: Artifact): ArtifactState {
-    const now = new Date();
+  async stateOf({ uploadedAt, uploadUntil, expiresAt }: Artifact): Promise<ArtifactState> {
+    const now = await this.db.now();
     if (expiresAt <= now || (!uploadedAt && uploadUntil <= now)) return 'expired';
     return uploadedAt ? 'uploaded' : 'pending';
   }
@@ -99,10 +99,10 @@ export class Artifacts {
    * `artifact_sha_mismatch`, `rate_limited` while this process compares enough others.
    */
   async confirmUploaded(artifact: Artifact, trace: Trace = {}): Promise<Artifact> {
-    if (artifact.expiresAt <= new Date()) throw artifactExpired();
+    if (artifact.expiresAt <= (await this.db.now())) throw artifactExpired();
     if (artifact.uploadedAt) return artifact;
     const stored = await this.store.stat(artifact.id);
-    if (!stored) throw this.stateOf(artifact) === 'expired' ? artifactExpired() : notUploaded();
+    if (!stored) throw (await this.stateOf(artifact)) === 'expired' ? artifactExpired() : notUploaded();
     try {
       const expected = Number(artifact.sizeBytes);
       if (stored.sizeBytes !== expected) throw sizeMismatch(expected, stored.sizeBytes);
@@ -162,6 +162,10 @@ export class Artifacts {
       code: error?.code,
       ...trace,
     };
+  }
+
+  private async inMinutes(minutes: number): Promise<Date> {
+    return new Date((await this.db.now()).getTime() + minutes * 60_000);
   }
 
   private requireRoom(held: { pending: bigint; kept: bigint; bytes: bigint }, more: number): void {

@@ -1,5 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
+import { Database } from '@longhaul/persistence';
 import { StoredSecrets } from '@longhaul/secrets';
 import type { Declared } from './store.js';
 
@@ -13,7 +14,19 @@ export class ContentUrls {
   origin?: string;
   private key?: Promise<Buffer>;
 
-  constructor(private readonly secrets: StoredSecrets) {}
+  constructor(
+    private readonly secrets: StoredSecrets,
+    private readonly db: Database,
+  ) {}
+
+  now(): Promise<Date> {
+    return this.db.now();
+  }
+
+  /** For a reader, `seconds` from now. */
+  async forDownload(origin: string, artifact: Declared, seconds: number): Promise<string> {
+    return this.make('GET', origin, artifact, new Date((await this.now()).getTime() + seconds * 1000));
+  }
 
   async make(method: 'GET' | 'PUT', origin: string, artifact: Declared, expiresAt: Date): Promise<string> {
     const expires = Math.floor(expiresAt.getTime() / 1000);

@@ -43,7 +43,7 @@ export class DiskStore extends ArtifactStore {
 
   async downloadUrl(artifact: Declared, seconds: number, gateway?: string): Promise<string | undefined> {
     const origin = gateway ?? this.guestOrigin;
-    return origin && this.urls.make('GET', origin, artifact, new Date(Date.now() + seconds * 1000));
+    return origin && this.urls.forDownload(origin, artifact, seconds);
   }
 
   /**

@@ -70,8 +70,10 @@ export class S3Store extends ArtifactStore {
       ChecksumSHA256: checksum,
       ...(this.isOnce && { IfNoneMatch: '*' }),
     });
+    const signingDate = await this.urls.now();
     const url = await getSignedUrl(this.client, command, {
-      expiresIn: Math.max(1, Math.floor((uploadUntil.getTime() - Date.now()) / 1000)),
+      signingDate,
+      expiresIn: Math.max(1, Math.floor((uploadUntil.getTime() - signingDate.getTime()) / 1000)),
       signableHeaders: SIGNED,
       unhoistableHeaders: KEPT_AS_HEADERS,
     });
@@ -85,9 +87,10 @@ export class S3Store extends ArtifactStore {
   }
 
   async downloadUrl(artifact: Declared, seconds: number, gateway?: string): Promise<string> {
-    if (gateway !== undefined)
-      return this.urls.make('GET', gateway, artifact, new Date(Date.now() + seconds * 1000));
-    return getSignedUrl(this.client, new GetObjectCommand(this.at(artifact.id)), { expiresIn: seconds });
+    if (gateway !== undefined) return this.urls.forDownload(gateway, artifact, seconds);
+    const signingDate = await this.urls.now();
+    const command = new GetObjectCommand(this.at(artifact.id));
+    return getSignedUrl(this.client, command, { signingDate, expiresIn: seconds });
   }
 
   async put(id: string, bytes: Buffer): Promise<void> {

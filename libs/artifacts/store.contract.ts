@@ -64,7 +64,7 @@ export function storeContract(name: string, open: () => Promise<StoreUnderTest>)
       expect(await artifacts.store.stat(artifact.id)).toMatchObject({ sizeBytes: size });
       expect((await all(artifact.id)).equals(bytes)).toBe(true);
       const confirmed = await artifacts.confirmUploaded(await artifacts.find(caller, artifact.id));
-      expect(artifacts.stateOf(confirmed)).toBe('uploaded');
+      expect(await artifacts.stateOf(confirmed)).toBe('uploaded');
       const url = (await artifacts.store.downloadUrl(confirmed, 60, under.gateway))!;
       const response = await fetch(url);
       expect(Buffer.from(await response.arrayBuffer()).equals(bytes)).toBe(true);

@@ -32,7 +32,7 @@ export async function sweepArtifacts(db: Database, { store }: Artifacts, stop: A
 }
 
 /** Deletes bytes that belong to no artifact, as after a crash amid an upload. Answers how many files it were. */
-export function collectOrphans(artifacts: Artifacts, stop: AbortSignal): Promise<number> {
-  const before = new Date(Date.now() - ORPHAN_HOURS * 3_600_000);
+export async function collectOrphans(db: Database, artifacts: Artifacts, stop: AbortSignal): Promise<number> {
+  const before = new Date((await db.now()).getTime() - ORPHAN_HOURS * 3_600_000);
   return artifacts.store.collect(before, (ids) => artifacts.known(ids), stop);
 }

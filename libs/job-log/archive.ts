@@ -94,12 +94,12 @@ export class LogArchive {
   }
 
   /** Deletes objects whose job is gone, and those of archiving that broke off. Answers how many. */
-  collect(stop: AbortSignal): Promise<number> {
+  async collect(stop: AbortSignal): Promise<number> {
     const known = async (ids: string[]) => {
       const rows = await this.db.jobLogArchive.findMany({ where: { id: { in: ids } }, select: { id: true } });
       return new Set(rows.map(({ id }) => id));
     };
-    return this.store.collect(new Date(Date.now() - ORPHAN_MS), known, stop);
+    return this.store.collect(new Date((await this.db.now()).getTime() - ORPHAN_MS), known, stop);
   }
 
   /** Deletes pieces whose rows are gone. */

@@ -26,7 +26,7 @@ export interface Asking {
   /** Answers that this round has taken so far, those of earlier rounds among them. */
   taken?: InputAnswers;
   /** Signs what the next round needs. */
-  seal(state: RequestState): Promise<string>;
+  seal(state: Omit<RequestState, 'expiresAt'>): Promise<string>;
 }
 
 /** How long a person may think about a question that came with a call. */
@@ -40,7 +40,7 @@ export interface RequestState {
   digest: string;
   /** Of earlier rounds. */
   answers: InputAnswers;
-  /** Unix time in seconds, after which it is refused. */
+  /** Unix time in seconds, by the database's clock, after which it is refused. */
   expiresAt: number;
 }
 
@@ -101,8 +101,7 @@ export async function askClient(
   digest: string,
   client: Asking,
 ): Promise<InputRequiredResult> {
-  const expiresAt = Math.floor(Date.now() / 1000) + STATE_SECONDS;
-  const requestState = await client.seal({ id: newId(), digest, answers, expiresAt });
+  const requestState = await client.seal({ id: newId(), digest, answers });
   return inputRequired({ inputRequests: requests, requestState });
 }
 

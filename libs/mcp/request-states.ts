@@ -11,6 +11,8 @@ import type { CallRequest } from './call.js';
 import { STATE_SECONDS, type RequestState } from './input.js';
 
 const KEY_NAME = 'request-state';
+/** The codec goes by the clock of its process, which may differ from that of the replica that signed: it is not to decide. */
+const CODEC_SECONDS = 365 * 86_400;
 
 /**
  * Signs and checks what travels through a client between two rounds of a call. The key is in the database, so that any replica
@@ -25,13 +27,16 @@ export class RequestStates {
     private readonly secrets: StoredSecrets,
   ) {}
 
-  async seal(state: RequestState, context: ServerContext): Promise<string> {
-    return (await this.opened()).mint(state, context);
+  async seal(state: Omit<RequestState, 'expiresAt'>, context: ServerContext): Promise<string> {
+    const expiresAt = (await this.seconds()) + STATE_SECONDS;
+    return (await this.opened()).mint({ ...state, expiresAt }, context);
   }
 
   /** Throws for anything that was not signed here for this token, or too long ago. */
-  async verify(state: string, context: ServerContext): Promise<RequestState> {
-    return (await this.opened()).verify(state, context);
+  async verify(text: string, context: ServerContext): Promise<RequestState> {
+    const state = await (await this.opened()).verify(text, context);
+    if (state.expiresAt <= (await this.seconds())) throw new Error('expired');
+    return state;
   }
 
   /** Uses a state up. Errors: `confirmation_required` when it had been. */
@@ -53,7 +58,11 @@ export class RequestStates {
 
   private async open(): Promise<RequestStateCodec<RequestState>> {
     const key = await this.secrets.signingKey(KEY_NAME);
-    return createRequestStateCodec({ key, ttlSeconds: STATE_SECONDS, bind: tokenOf });
+    return createRequestStateCodec({ key, ttlSeconds: CODEC_SECONDS, bind: tokenOf });
+  }
+
+  private async seconds(): Promise<number> {
+    return Math.floor((await this.db.now()).getTime() / 1000);
   }
 }
 

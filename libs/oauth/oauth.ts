@@ -118,10 +118,10 @@ export class Oauth {
   /** Made anew when keys have been rotated. */
   async provider(): Promise<Provider> {
     const built = await (this.built ??= this.build());
-    if (Date.now() - built.checkedAt < KEYS_MS) return built.provider;
+    if (performance.now() - built.checkedAt < KEYS_MS) return built.provider;
     this.built = this.build(built).catch((error: unknown) => {
       this.log.error({ err: error }, 'the signing keys could not be read');
-      return { ...built, checkedAt: Date.now() };
+      return { ...built, checkedAt: performance.now() };
     });
     return (await this.built).provider;
   }
@@ -154,7 +154,7 @@ export class Oauth {
     try {
       const [keys, secret] = await Promise.all([signingKeys(this.db, this.secrets), this.secret()]);
       const kids = keys.map(({ n }) => n).join();
-      const checkedAt = Date.now();
+      const checkedAt = performance.now();
       if (before?.kids === kids) return { ...before, checkedAt };
       // Most servers are reached by developer tokens only: they need not load it.
       const { makeProvider } = await import('./provider.js');

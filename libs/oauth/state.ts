@@ -17,6 +17,8 @@ const UNUSED_CLIENT_SECONDS = 24 * 3600;
 interface Row {
   payload: AdapterPayload;
   consumed: number | null;
+  /** Seconds that are left of its time. */
+  left: number | null;
 }
 
 /** Where oidc-provider keeps what it knows: table oauth_state. What belongs to a revoked grant does not exist any more. */
@@ -84,11 +86,20 @@ export class OauthState implements Adapter {
 
   private async findBy(which: Prisma.Sql): Promise<AdapterPayload | undefined> {
     const [row] = await this.db.rows<Row>(Prisma.sql`
-      SELECT payload, floor(extract(epoch FROM consumed_at))::int AS consumed FROM oauth_state
+      SELECT payload, floor(extract(epoch FROM consumed_at))::int AS consumed,
+        ceil(extract(epoch FROM expires_at - now()))::int AS left
+      FROM oauth_state
       WHERE model = ${this.model} AND ${which} AND (expires_at IS NULL OR expires_at > now())
         AND NOT EXISTS (SELECT FROM oauth_grants AS g WHERE g.id = grant_id AND g.revoked_at IS NOT NULL)
       LIMIT 1`);
-    return row && { ...row.payload, ...(row.consumed !== null && { consumed: row.consumed }) };
+    if (!row) return undefined;
+    const { payload, consumed, left } = row;
+    return {
+      ...payload,
+      ...(consumed !== null && { consumed }),
+      // Of the clock of whoever made it, which may differ from the one that it is compared with here.
+      ...(payload.exp !== undefined && left !== null && { exp: Math.floor(Date.now() / 1000) + left }),
+    };
   }
 
   private keyOf(id: string): string {

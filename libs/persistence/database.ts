@@ -72,6 +72,12 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     return (await this.pool.query<Row>({ name: nameOf(text, this.options), text, values })).rows;
   }
 
+  /** Time is the database's: clocks of processes differ and jump, so that none of them decides anything. */
+  async now(): Promise<Date> {
+    const [row] = await this.rows<{ now: Date }>({ text: 'SELECT now()', values: [] });
+    return row!.now;
+  }
+
   /** Brings the metrics of its connections up to date. */
   measure(): void {
     const { totalCount, idleCount, waitingCount } = this.pool;

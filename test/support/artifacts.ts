@@ -23,7 +23,8 @@ export function testArtifacts(
   directory: string,
   values: Partial<ArtifactsConfig> = {},
 ): TestArtifacts {
-  const urls = new ContentUrls(new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS })));
+  const secrets = new StoredSecrets(db, new Secrets({ SECRETS_KEYS: TEST_SECRETS_KEYS }));
+  const urls = new ContentUrls(secrets, db);
   const store = new DiskStore(directory, urls);
   const config = { ...artifactsConfig.parse({}), LONGHAUL_HOME: directory, ...values };
   return { artifacts: withStore({ db, audit }, store, config), store, urls };

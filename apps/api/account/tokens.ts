@@ -63,7 +63,7 @@ const create = defineRoute({
       });
     }
     const restriction = await narrowed(own, body, caller, db);
-    await requireRoom(caller.userId, db);
+    await requireRoom(caller, db);
     const options = { name: body.name, ...restriction };
     const { id, token } = await createToken(db, caller.userId, [...new Set(body.scopes)], options);
     return { ...showToken(await db.token.findUniqueOrThrow({ where: { id } })), token };
@@ -107,7 +107,7 @@ async function narrowed(own: Restriction, wanted: Wanted, caller: Caller, db: Tr
     throw notFound();
   const expiresAt =
     wanted.expires_at === undefined ? (own.expiresAt ?? undefined) : new Date(wanted.expires_at);
-  if (expiresAt && expiresAt <= new Date())
+  if (expiresAt && expiresAt <= caller.seenAt)
     throw new AppError('invalid_arguments', 'expires_at: lies in the past.');
   if (own.expiresAt && expiresAt! > own.expiresAt) {
     const at = own.expiresAt.toISOString();
@@ -119,10 +119,10 @@ async function narrowed(own: Restriction, wanted: Wanted, caller: Caller, db: Tr
   return { projectIds: [...new Set(projectIds)], vmIds: [...new Set(vmIds)], expiresAt };
 }
 
-async function requireRoom(userId: string, db: Transaction): Promise<void> {
+async function requireRoom({ userId, seenAt }: Caller, db: Transaction): Promise<void> {
   // Of two that are made at once each sees the other.
   await db.$queryRaw`SELECT FROM users WHERE id = ${userId}::uuid FOR UPDATE`;
-  const holding = { userId, revokedAt: null, OR: [{ expiresAt: null }, { expiresAt: { gt: new Date() } }] };
+  const holding = { userId, revokedAt: null, OR: [{ expiresAt: null }, { expiresAt: { gt: seenAt } }] };
   if ((await db.token.count({ where: holding })) < TOKENS_MAX) return;
   throw new AppError('conflict', `You have ${TOKENS_MAX} tokens, which is the most. Revoke some.`);
 }

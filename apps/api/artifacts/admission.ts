@@ -29,7 +29,8 @@ export async function admitRequest(
   if (!artifact || !asked.data) throw notFound();
   const { expires, signature } = asked.data;
   if (!(await urls.verify(method, artifact, expires, signature))) throw notFound();
-  if (expires * 1000 <= Date.now() || artifact.expiresAt <= new Date()) throw artifactExpired();
+  const now = await db.now();
+  if (expires * 1000 <= now.getTime() || artifact.expiresAt <= now) throw artifactExpired();
   return artifact;
 }
 

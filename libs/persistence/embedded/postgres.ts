@@ -63,8 +63,8 @@ export interface EmbeddedPostgres {
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const { directory, runAsUser, onProgress = () => undefined } = options;
   const cluster = await prepareCluster(directory, runAsUser, onProgress);
-  const deadline = Date.now() + START_TIMEOUT_MS;
-  for (let starts = 0; starts < MAX_STARTS && Date.now() < deadline; starts++) {
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  for (let starts = 0; starts < MAX_STARTS && performance.now() < deadline; starts++) {
     const running = findPostmaster(cluster);
     const server = running ?? (await launch(cluster, onProgress));
     if (await becomesReady(cluster, server, deadline, onProgress)) {
@@ -135,7 +135,7 @@ async function becomesReady(
   const startTime = startTimeOf(pid);
   const slow = setTimeout(onProgress, 1_000, 'Waiting for PostgreSQL to come up');
   try {
-    while (startTime && startTimeOf(pid) === startTime && Date.now() < deadline) {
+    while (startTime && startTimeOf(pid) === startTime && performance.now() < deadline) {
       if (await answers(cluster, port)) return true;
       await delay(20);
     }
@@ -178,8 +178,8 @@ async function stop(pid: number): Promise<void> {
   ] as const) {
     if (!lives()) return;
     process.kill(pid, signal);
-    const deadline = Date.now() + waitMs;
-    while (lives() && Date.now() < deadline) await delay(10);
+    const deadline = performance.now() + waitMs;
+    while (lives() && performance.now() < deadline) await delay(10);
   }
   if (lives()) throw new Error(`PostgreSQL (process ${pid}) cannot be stopped.`);
 }

@@ -36,7 +36,7 @@ export const getArtifact = defineTool({
       });
     return {
       ...artifactFields(artifact),
-      state: artifacts.stateOf(artifact),
+      state: await artifacts.stateOf(artifact),
       created_at: artifact.createdAt.toISOString(),
       uploaded_at: artifact.uploadedAt?.toISOString(),
       expires_at: (artifact.uploadedAt ? artifact.expiresAt : artifact.uploadUntil).toISOString(),

@@ -27,5 +27,5 @@ export async function currentEpoch(
 
 /** Notes what the provider says of the VM's power. */
 export async function notePower(db: Database, vmId: string, power: string): Promise<void> {
-  await db.vm.updateMany({ where: { id: vmId }, data: { powerState: power, observedAt: new Date() } });
+  await db.$executeRaw`UPDATE vms SET power_state = ${power}, observed_at = now() WHERE id = ${vmId}::uuid`;
 }
