@@ -5,6 +5,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { forkApi } from '../../test/support/api-process.js';
 import { testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
+import { Relay } from '../../test/support/relay.js';
 
 // A process that compiles its sources takes seconds to start on a busy machine.
 jest.setTimeout(60_000);
@@ -52,8 +53,23 @@ it('names every fault of its environment at once', async () => {
   expect(output()).toMatch(/PORT: .*DATABASE_URL: |DATABASE_URL: .*PORT: /);
 });
 
-it('says that its database is away', async () => {
-  const { exit, output } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none' });
+it('waits for a database that is away, which is its queue as well, and says so', async () => {
+  const url = new URL(test.url);
+  const relay = await Relay.open(Number(url.port));
+  url.port = String(relay.port);
+  relay.break('cut');
+  const { output, ready } = start({ DATABASE_URL: url.href });
+  await eventually(() => output().includes('PostgreSQL is away, trying again'));
+  const port = ready();
+  relay.heal();
+  await eventually(async () => (await fetch(`http://127.0.0.1:${await port}/readyz`)).ok);
+  relay.close();
+});
+
+it('says what is wrong with its database', async () => {
+  const url = new URL(test.url);
+  url.pathname = '/none';
+  const { exit, output } = start({ DATABASE_URL: url.href });
   expect(await exit).toEqual([1, null]);
-  expect(output()).toContain('The API cannot start');
+  expect(output()).toContain('The API cannot start: database \\"none\\" does not exist');
 });

@@ -31,7 +31,7 @@ export interface ApiServer {
   close(delayMs?: number): Promise<void>;
 }
 
-/** Starts the API. Throws when the database is away or the port is taken. */
+/** Starts the API, unready while the database is away. Throws when that is the queue, too, and away for a minute, and when the port is taken. */
 export async function startServer(config: ApiConfig, catalog: Catalog = product): Promise<ApiServer> {
   setLogLevel(config.LOG_LEVEL);
   const { https, trustProxy } = networkOf(config);

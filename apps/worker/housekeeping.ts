@@ -5,7 +5,7 @@ import { sealEvents, type Sealed } from '@longhaul/audit';
 import { CONFIG } from '@longhaul/config';
 import { Attempts, Recovery } from '@longhaul/jobs';
 import { sweepOauth } from '@longhaul/oauth';
-import { Database, type Vm } from '@longhaul/persistence';
+import { Database, whenUp, type Vm } from '@longhaul/persistence';
 import { createLogger, metrics } from '@longhaul/telemetry';
 import { collectOldCommands } from '@longhaul/toolsets/commands/collect-commands';
 import { Handlers } from '@longhaul/toolsets/handler';
@@ -47,7 +47,7 @@ export class Housekeeping implements OnApplicationBootstrap, OnApplicationShutdo
     // Each loop listens.
     setMaxListeners(0, this.stopping.signal);
     // Before the first sweep, so that jobs of our hosts count as having somebody.
-    await this.recovery.beat(this.config.WORKER_HOSTS);
+    await whenUp(() => this.recovery.beat(this.config.WORKER_HOSTS));
     const heartbeatMs = (this.config.JOB_LEASE_SECONDS * 1_000) / 6;
     this.loops = [
       this.every('heartbeat', heartbeatMs, () => this.runner.heartbeat()),

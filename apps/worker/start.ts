@@ -8,7 +8,7 @@ const SIGNALS = ['SIGTERM', 'SIGINT'];
 /** After the drain, to hand over what is left and to close. */
 const STOP_MS = 12_000;
 
-/** Makes this process a worker until it is told to stop. Throws when the database or the queue is away. */
+/** Makes this process a worker until it is told to stop. Throws when the database is away for a minute. */
 export async function startWorker(config: WorkerConfig, handlers: readonly JobHandler[]): Promise<void> {
   setLogLevel(config.LOG_LEVEL);
   const log = createLogger('worker');

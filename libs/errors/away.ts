@@ -3,7 +3,7 @@ const CODES =
   /\b(ECONN[A-Z]+|EPIPE|ETIMEDOUT|EAI_AGAIN|P10(01|02|08|17)|P2024|P2028|P2034|08[0-9A-Z]{3}|53[0-9A-Z]{3}|57P0[0-9]|57014|25P03|4000[0-9]|40P01)\b/;
 /** What `pg` and Prisma throw without a code. */
 const SAID =
-  /server has closed the connection|cannot use a pool after calling end|connection terminated|timeout exceeded when trying to connect|is not queryable|query read timeout/i;
+  /can't reach database server|server has closed the connection|cannot use a pool after calling end|connection terminated|timeout exceeded when trying to connect|timeout expired|is not queryable|query read timeout/i;
 
 /**
  * Whether an error only says that a server was away, cut off or too busy, so that the same thing may well succeed later. Of

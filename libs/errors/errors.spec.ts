@@ -21,6 +21,12 @@ describe('toAppError', () => {
     Object.assign(new Error('Server has closed the connection.'), { code: 'P1017' }),
     Object.assign(new Error('Raw query failed. Code: `57P01`. Message: `terminating`'), { code: 'P2010' }),
     new Error('timeout exceeded when trying to connect'),
+    Object.assign(
+      new Error("Raw query failed. Code: `N/A`. Message: `Can't reach database server at 127.0.0.1:1`"),
+      {
+        code: 'P2010',
+      },
+    ),
     new Error('Connection terminated unexpectedly'),
   ])('says of a server that is away that it is: %s', (error) => {
     expect(toAppError(error)).toMatchObject({ code: 'unavailable', cause: error });

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { persistenceConfig } from '@longhaul/persistence';
+import { persistenceConfig, whenUp } from '@longhaul/persistence';
 import { createPostgresBackend, runMigrations, setDefaultBackendFactory, type QueueOptions } from 'bullmq';
 import { Redis } from 'ioredis';
 import pg from 'pg';
@@ -46,13 +46,16 @@ export class QueueConnection {
     if (!this.usesRedis) setDefaultBackendFactory(createPostgresBackend as never);
   }
 
-  /** Makes BullMQ's own tables where PostgreSQL is the queue; safe when many processes start at once. */
+  /** Makes BullMQ's own tables where PostgreSQL is the queue, for which it waits; safe when many processes start at once. */
   static async open(config: z.output<typeof jobQueueConfig>): Promise<QueueConnection> {
     const connection = new QueueConnection(config);
     if (connection.usesRedis) return connection;
-    const client = new pg.Client({ connectionString: connection.url });
-    await client.connect();
-    await runMigrations(client).finally(() => client.end());
+    await whenUp(async () => {
+      const client = new pg.Client({ connectionString: connection.url, connectionTimeoutMillis: 5_000 });
+      client.on('error', () => undefined);
+      await client.connect();
+      await runMigrations(client).finally(() => client.end());
+    });
     return connection;
   }
 

@@ -7,3 +7,4 @@ export { SYSTEM_ID, newId, parseId } from './ids.js';
 export * from './generated/client.js';
 export { applyMigrations } from './migrate.js';
 export { startEmbeddedPostgres } from './embedded/index.js';
+export { whenUp } from './when-up.js';
