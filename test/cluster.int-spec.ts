@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Cluster } from './support/cluster.js';
 import { eventually } from './support/eventually.js';
 import { namespaceAgentLacks, startNamespaceAgent } from './support/namespace-agent.js';
+import { patient } from './support/patient.js';
 import { SWIFT_LACKS } from './support/swift.js';
 import { sha256, type Call } from './e2e/stack.js';
 
@@ -22,17 +23,7 @@ onCluster(`a cluster of processes${lacks ? `, not tested here, as that needs ${l
   });
   afterAll(() => cluster?.stop());
 
-  /** As a client that knows its call to be repeatable: a connection that breaks or a server that is away is tried again. */
-  const patiently = (name: string, args: Record<string, unknown>) =>
-    eventually(
-      async () => {
-        const answer = await call(name, args);
-        if (answer.isError && answer.retryable) throw new Error(JSON.stringify(answer));
-        return answer;
-      },
-      { withinMs: 60_000, everyMs: 200 },
-    );
-
+  const patiently: Call = (name, args) => patient(call)(name, args);
   const ended = (id: unknown) =>
     eventually(
       async () => {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -30,19 +31,25 @@ export async function portToKeep(): Promise<number> {
   }
 }
 
-export async function postgresServer(directory: string): Promise<Server> {
+export interface PostgresServer extends Server {
+  /** Crashes, and another one with all that was committed takes its place, at another port. */
+  failOver(): Promise<void>;
+}
+
+export async function postgresServer(first: string): Promise<PostgresServer> {
+  let directory = first;
   mkdirSync(directory);
-  writeFileSync(join(directory, 'port'), String(await portToKeep()));
+  const takePort = async () => writeFileSync(join(directory, 'port'), String(await portToKeep()));
+  await takePort();
   const open = () => startEmbeddedPostgres({ directory, runAsUser: 'nobody' });
   const pid = () => Number(readFileSync(join(directory, 'data/postmaster.pid'), 'utf8').split('\n')[0]);
   let postgres = await open();
-  const { url } = postgres;
-  return {
-    url,
+  const server: PostgresServer = {
+    url: postgres.url,
     pid,
     async start() {
       postgres = await open();
-      if (postgres.url !== url) throw new Error(`PostgreSQL is at port ${postgres.port} now`);
+      if (postgres.url !== server.url) throw new Error(`PostgreSQL is at port ${postgres.port} now`);
     },
     async stop(mode) {
       if (mode === undefined || mode === 'fast') return postgres.stop();
@@ -50,7 +57,17 @@ export async function postgresServer(directory: string): Promise<Server> {
       process.kill(pid(), mode === 'kill' ? 'SIGKILL' : 'SIGQUIT');
       await eventually(() => all.every((process) => startTimeOf(process) === undefined));
     },
+    // The binaries that we have know no replicas: the files themselves go over.
+    async failOver() {
+      await server.stop('immediate');
+      execFileSync('cp', ['-a', directory, `${directory}-next`]);
+      directory = `${directory}-next`;
+      await takePort();
+      postgres = await open();
+      server.url = postgres.url;
+    },
   };
+  return server;
 }
 
 /** It forgets everything when it stops. */

@@ -12,6 +12,7 @@ import {
   postgresServer,
   redisServer,
   swiftServer,
+  type PostgresServer,
   type Server,
   type StopMode,
 } from './cluster-servers.js';
@@ -51,6 +52,7 @@ export class Cluster {
   readonly members = new Map<string, Member>();
   readonly servers = new Map<ServerName, Server>();
   stack!: Stack;
+  private postgres!: PostgresServer;
   private readonly stops: (() => unknown)[] = [];
 
   private constructor(private readonly options: ClusterOptions) {}
@@ -73,6 +75,7 @@ export class Cluster {
     chmodSync(directory, 0o755);
     this.stops.push(() => rmSync(directory, { recursive: true, force: true }));
     const postgres = await this.add('postgres', postgresServer(join(directory, 'postgres')));
+    this.postgres = postgres;
     const redis = await this.add('redis', redisServer(directory));
     const store = swift ? await this.startSwift() : {};
     await applyMigrations(postgres.url);
@@ -159,6 +162,17 @@ export class Cluster {
     await this.server(name).start();
   }
 
+  /**
+   * Another PostgreSQL takes the place of this one, which is gone without a word: connections of now stay open with nothing
+   * passing, new ones lead to it. The test's own, in `stack`, are lost.
+   */
+  async failOver(): Promise<void> {
+    const relays = [...this.members.values()].flatMap(({ relays }) => relays.postgres ?? []);
+    for (const relay of relays) relay.break('blackhole');
+    await this.postgres.failOver();
+    for (const relay of relays) relay.leadTo(Number(new URL(this.postgres.url).port));
+  }
+
   /** FLUSHALL, as somebody with a shell there does. */
   async flushRedis(): Promise<void> {
     const redis = new Redis(this.server('redis').url);
@@ -216,7 +230,7 @@ export class Cluster {
     return found(this.servers.get(name), name);
   }
 
-  private relay(process: string, server: ServerName): Relay {
+  relay(process: string, server: ServerName): Relay {
     return found(this.member(process).relays[server], `relay from ${process} to ${server}`);
   }
 }

@@ -19,7 +19,7 @@ export class Relay {
 
   private constructor(
     private readonly server: Server,
-    private readonly target: number,
+    private target: number,
   ) {}
 
   static async open(target: number): Promise<Relay> {
@@ -63,6 +63,17 @@ export class Relay {
       this.abandoned.add(pair);
     }
     this.pairs.clear();
+  }
+
+  /** Heals a blackhole into another way: what was connected stays open for ever with nothing passing, all else leads there. */
+  leadTo(port: number): void {
+    this.target = port;
+    for (const pair of this.pairs) {
+      if (!pair.far) continue;
+      this.pairs.delete(pair);
+      this.abandoned.add(pair);
+    }
+    this.heal();
   }
 
   close(): void {
