@@ -61,7 +61,7 @@ async function run(cluster: Cluster, { seed, jobs, minutes, vms, say }: ChaosOpt
   const durationMs = minutes * 60_000;
   const submitting = new AbortController();
   const client = new CarefulClient(`${url}/x/all`, submitting.signal);
-  const judge = new CarefulClient(`${url}/x/all`, AbortSignal.timeout(durationMs + 4 * SETTLE_MS));
+  const judge = new CarefulClient(`${url}/x/all`, AbortSignal.timeout(durationMs + 12 * SETTLE_MS));
   const machines = await makeMachines(cluster, vms, judge);
 
   const random = new Random(seed);
@@ -72,7 +72,9 @@ async function run(cluster: Cluster, { seed, jobs, minutes, vms, say }: ChaosOpt
   const working = work(client, wanted);
   await faults.run(planned);
   say('all is healed');
+  // A busy machine needs its time, as long as it gets on.
   const timer = setTimeout(() => submitting.abort(), SETTLE_MS);
+  client.onAnswer = () => timer.refresh();
   const submissions = await working;
   clearTimeout(timer);
   const answers = [...client.codes].map(([code, count]) => `${count} ${code}`);

@@ -14,6 +14,9 @@ export class CarefulClient {
   /** How often each code was answered; `-` for requests without an answer. */
   readonly codes = new Map<string, number>();
 
+  /** Called with each answer that `call` gives. */
+  onAnswer = () => {};
+
   constructor(
     private readonly url: string,
     /** When no request is worth another try. */
@@ -27,7 +30,10 @@ export class CarefulClient {
       const answer = await this.ask(token, name, args).catch(() => undefined);
       const code = answer ? (answer.isError ? (answer.code ?? '?') : 'ok') : '-';
       this.codes.set(code, (this.codes.get(code) ?? 0) + 1);
-      if (answer && !(answer.isError && answer.retryable)) return answer;
+      if (answer && !(answer.isError && answer.retryable)) {
+        this.onAnswer();
+        return answer;
+      }
       await pause(waitMs, undefined, { signal: this.over }).catch(() => undefined);
     }
   }

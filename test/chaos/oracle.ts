@@ -96,7 +96,9 @@ export class Oracle {
       const [is, should] = [log[stream], expected[stream]];
       if (isWhole && !is.equals(should))
         return `${stream}: ${is.length} bytes, not the ${should.length} of the guest`;
-      if (!should.subarray(0, is.length).equals(is)) return `${stream} is no beginning of what was printed`;
+      const wrong = is.findIndex((byte, at) => byte !== should[at]);
+      if (wrong >= 0)
+        return `${stream}: ${is.length} bytes, which from ${wrong} on are not what was printed: ${JSON.stringify(is.toString('latin1', wrong, wrong + 50))}`;
     }
     return undefined;
   }
