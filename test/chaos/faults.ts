@@ -49,6 +49,8 @@ export class Faults {
   private inTurn(target: string, act: () => Promise<void>): Promise<void> {
     const turn = (this.turns.get(target) ?? Promise.resolve()).then(act);
     this.turns.set(target, turn);
+    // Whoever waits for all of them throws it, and then everything is taken down in order.
+    turn.catch(() => undefined);
     return turn;
   }
 
