@@ -14,6 +14,7 @@ import {
   writeEpoch,
 } from './command.js';
 import type { CommandEnd } from './command-state.js';
+import { outputFile } from './scripts.js';
 
 /** A guest whose power button the test may press. */
 export interface CommandGuestUnderTest extends GuestUnderTest {
@@ -353,11 +354,14 @@ export function describeCommands(name: string, make: () => Promise<CommandGuestU
       expect((await finish(running)).exitCode).toBe(0);
     });
 
-    it('takes a new boot for what it is: everything of the old one is lost, its output can be read', async () => {
+    it('takes a new boot for what it is: everything of the old one is lost, its output can be read, without a blank end', async () => {
       const path = `/var/lib/longhaul/counter-${randomUUID()}`;
       const command = await start(`echo x >>${path}; echo begin; sync; exec sleep 600`);
       await printed(command, 'begin');
       await guest.reboot();
+      // As pulling the plug does to a file whose end was not on the disk yet.
+      const blank = ['-c', 'head -c 5000 /dev/zero >>"$1"', 'sh', outputFile(command.id, 'stdout')];
+      await guest.channel.session((session) => session.run({ path: 'sh', args: blank }, 10_000));
       const lost = { phase: 'lost', reason: 'rebooted' };
       expect(await poll(command)).toMatchObject({ state: lost, stdout: Buffer.from('begin\n') });
       await dispatch(command);

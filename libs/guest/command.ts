@@ -83,7 +83,7 @@ export async function pollCommand(
   const streams = await read();
   // Pulling the plug shortens files as well, by what was not on the disk yet: no revert.
   if (current !== epoch && streams !== 'reverted')
-    return { state: { phase: 'lost', reason: 'rebooted' }, ...streams };
+    return { state: { phase: 'lost', reason: 'rebooted' }, ...withoutBlankEnds(streams) };
   if (current !== epoch) return withoutOutput({ phase: 'lost', reason: 'rebooted' });
   if (streams === 'reverted') return withoutOutput({ phase: 'lost', reason: 'reverted' });
   if (outcome) return upToTheEnd(outcome, streams, offsets);
@@ -182,6 +182,12 @@ type Streams = { stdout: Buffer; stderr: Buffer };
 
 function withoutOutput(state: CommandState): CommandPoll {
   return { state, stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) };
+}
+
+/** Pulling the plug also leaves files longer than what of them was on the disk: the rest reads as NULs that nobody has printed. */
+function withoutBlankEnds({ stdout, stderr }: Streams): Streams {
+  const cut = (data: Buffer) => data.subarray(0, data.findLastIndex((byte) => byte !== 0) + 1);
+  return { stdout: cut(stdout), stderr: cut(stderr) };
 }
 
 /** Daemons that the command left may write on behind its end; and a file that stays too short will never be complete. */
