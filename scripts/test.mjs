@@ -9,7 +9,7 @@ import { SetupError, build, checkNode, installNpmPackages, installSystemPackages
 const servers = ['--config', 'jest.servers.config.js'];
 // End-to-end tests run VMs, of which a small machine bears one or two.
 const phases = [
-  { name: 'Unit', pattern: '**/*.spec.ts', options: ['--maxWorkers', '50%'] },
+  { name: 'Unit', pattern: '**/*.spec.ts', options: ['--maxWorkers', '100%'] },
   { name: 'Integration', pattern: '**/*.int-spec.ts', options: ['--maxWorkers', '2', ...servers] },
   { name: 'End-to-end', pattern: '**/*.e2e-spec.ts', options: ['--maxWorkers', '1', ...servers] },
 ];

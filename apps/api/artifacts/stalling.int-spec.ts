@@ -45,7 +45,8 @@ afterAll(() => test.drop());
 
 async function serve(limits: Partial<ContentLimits>, bodyMs = 60_000): Promise<void> {
   here = testArtifacts(test, directory);
-  server = fastify();
+  // Otherwise a connection that is kept alive delays the end of a test by a minute.
+  server = fastify({ forceCloseConnections: true });
   installBodyDeadline(server, bodyMs);
   const rates = new Rates(test.db, ratesConfig.parse({}));
   const { artifacts, urls } = here;
