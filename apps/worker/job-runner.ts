@@ -196,7 +196,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       });
       if (outcome.error)
         await this.note(ref, `${outcome.state}: ${outcome.error.code}: ${outcome.error.message}`);
-      await this.insist(running, () => this.attempts.finish(ref, outcome));
+      await this.finish(running, outcome);
       this.log.info({ kind: job.kind, state: outcome.state }, 'attempt ends the job');
       return outcome.state;
     } catch (error) {
@@ -214,7 +214,7 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
         return 'handed_over';
       }
       this.log.error({ err: error }, 'attempt failed, another one will try');
-      await this.insist(running, () => this.attempts.release(ref, TRY_AGAIN_SECONDS));
+      await this.attempts.release(ref, TRY_AGAIN_SECONDS);
       return 'failed_attempt';
     }
   }
@@ -264,14 +264,14 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     return touched ? { state: 'unknown', quarantine: true, error: body } : { state: 'failed', error: body };
   }
 
-  /** The end of the attempt is known: it is written as soon as the database takes it, unless the attempt must end without. */
-  private async insist({ stop }: Running, write: () => Promise<void>): Promise<void> {
+  /** The end is known: it is written as soon as the database takes it, unless the attempt must end without. */
+  private async finish({ ref, stop }: Running, outcome: Outcome): Promise<void> {
     for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 5_000)) {
       try {
-        return await write();
+        return await this.attempts.finish(ref, outcome);
       } catch (error) {
         if (error instanceof FencedError || error instanceof LogLostError || stop.signal.aborted) throw error;
-        this.log.warn({ err: error }, 'the end of the attempt could not be written yet');
+        this.log.warn({ err: error }, 'the end of the job could not be written yet');
         await pause(waitMs);
       }
     }

@@ -23,8 +23,8 @@ export interface SessionOptions {
 
 export interface GuestSession {
   ping(): Promise<void>;
-  /** Starts a program and forgets it: no output is kept. A lost answer never means that it did not start. */
-  spawn(program: GuestProgram): Promise<{ pid: number }>;
+  /** Starts a program without waiting for it. A lost answer never means that it did not start. */
+  spawn(program: GuestProgram): Promise<Spawned>;
   /** Runs a short program to its end. More than 1 MiB of output, or no end within `timeoutMs`, is `guest_unreachable`. */
   run(program: GuestProgram, timeoutMs: number): Promise<GuestProgramResult>;
   /**
@@ -39,6 +39,12 @@ export interface GuestSession {
   /** Creates or replaces the content. Not atomic: a reader may see a part. */
   writeFile(path: string, data: Buffer): Promise<void>;
   setTime(now: Date): Promise<void>;
+}
+
+export interface Spawned {
+  pid: number;
+  /** In this session: undefined while it runs, its end once. Missing where the guest cannot tell: its output is lost then. */
+  result?(): Promise<GuestProgramResult | undefined>;
 }
 
 /** `path` is looked up in the guest's PATH when it has no slash. Each argument stays under 128 KiB (a limit of Linux). */

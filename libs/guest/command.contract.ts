@@ -20,6 +20,8 @@ import { outputFile } from './scripts.js';
 export interface CommandGuestUnderTest extends GuestUnderTest {
   /** The hard way: memory is lost, the disk is kept. Resolves when the guest answers again. */
   reboot(): Promise<void>;
+  /** Has busybox, control groups and an agent. */
+  tellsShort?: boolean;
 }
 
 const MIB = 1024 * 1024;
@@ -93,6 +95,26 @@ export function describeCommands(name: string, make: () => Promise<CommandGuestU
       expect(end).toMatchObject({ stdoutBytes: 4, stderrBytes: 4, stdoutDropped: 0, stderrDropped: 0 });
       expect(end.signal).toBeUndefined();
       expect(end.durationMs).toBeLessThan(20_000);
+    });
+
+    it('tells who has sent a short command how it ended, with the bytes that a look brings, or has them look', async () => {
+      const tell = async () => {
+        const command = spec(`printf 'out ended \\0\\n'; printf 'ended 0 exit 1' >&2; exit 3`);
+        const told = await guest.channel.session(async (session) =>
+          eventually(await dispatchCommand(session, command)),
+        );
+        return { told, look: await reach(command, 'ended') };
+      };
+      // On a busy machine even a short command takes its time.
+      const { told, look } = await (guest.tellsShort
+        ? eventually(async () => [await tell()].find(({ told }) => told !== 'look'))
+        : tell());
+      expect(look).toMatchObject({
+        state: { exitCode: 3 },
+        stdout: Buffer.from('out ended \0\n'),
+        stderr: Buffer.from('ended 0 exit 1'),
+      });
+      expect(told).toEqual(guest.tellsShort ? look : 'look');
     });
 
     it.each([

@@ -1,5 +1,5 @@
 import { AppError } from '@longhaul/errors';
-import type { GuestSession } from './channel.js';
+import type { GuestSession, Spawned } from './channel.js';
 import { type CommandState, isSameProcess, parseOutcome, parseSupervisor } from './command-state.js';
 import { SUPERVISE } from './jobrun.js';
 import {
@@ -38,12 +38,16 @@ export interface CommandPoll {
   stderr: Buffer;
 }
 
+/** In the session that has started it: undefined while it runs, and once it does not, what there is of it, or that `pollCommand` must say. */
+export type ShortCommand = () => Promise<CommandPoll | 'look' | undefined>;
+
 /**
  * Asks the guest to start the command and returns as soon as the request was taken. Safe to repeat, at any time, by
- * anyone: it starts once at most, and not at all in another epoch or after a cancel.
+ * anyone: it starts once at most, and not at all in another epoch or after a cancel. The answer asks about a command that is
+ * short by one call of the agent, where a poll takes a dozen.
  * Errors: `invalid_arguments` when the spec is out of bounds; those of the session, after any of which it may have started.
  */
-export async function dispatchCommand(guest: GuestSession, spec: CommandSpec): Promise<void> {
+export async function dispatchCommand(guest: GuestSession, spec: CommandSpec): Promise<ShortCommand> {
   checkId(spec.id);
   checkId(spec.epoch);
   const { command, workingDirectory = '' } = spec;
@@ -61,7 +65,12 @@ export async function dispatchCommand(guest: GuestSession, spec: CommandSpec): P
     count(spec.streamLimitBytes, 0),
     workingDirectory,
   ];
-  await spawnScript(guest, SUPERVISE, [...args, command]);
+  const { result } = await spawnScript(guest, SUPERVISE, [...args, command]);
+  return async () => {
+    if (!result) return (await readOutcome(guest, spec.id)) && 'look';
+    const ended = await result();
+    return ended && (shortPoll(ended.stdout) ?? 'look');
+  };
 }
 
 /**
@@ -97,12 +106,6 @@ export async function pollCommand(
   const final = await read();
   if (last && final !== 'reverted') return upToTheEnd(last, final, offsets);
   return withoutOutput({ phase: 'lost', reason: 'supervisor_died' });
-}
-
-/** Whether the command has ended, or never will have begun: one call of the agent where `pollCommand`, which says how, takes a dozen. */
-export async function hasEnded(guest: GuestSession, id: string): Promise<boolean> {
-  checkId(id);
-  return (await readOutcome(guest, id)) !== undefined;
 }
 
 /**
@@ -167,15 +170,28 @@ export async function writeEpoch(guest: GuestSession, epoch: string): Promise<vo
 }
 
 /** Starts a script in a session of its own, by busybox where the guest has one. */
-async function spawnScript(guest: GuestSession, script: string, args: string[]): Promise<void> {
+async function spawnScript(guest: GuestSession, script: string, args: string[]): Promise<Spawned> {
   const shell = ['sh', '-c', script, 'longhaul', ...args];
   try {
-    await guest.spawn({ path: BUSYBOX, args: ['setsid', BUSYBOX, ...shell] });
+    return await guest.spawn({ path: BUSYBOX, args: ['setsid', BUSYBOX, ...shell] });
   } catch (error) {
     // It did not start, so that this cannot be the second time.
     if (!(error instanceof AppError && error.code === 'guest_missing_dependency')) throw error;
-    await guest.spawn({ path: 'setsid', args: shell });
+    return guest.spawn({ path: 'setsid', args: shell });
   }
+}
+
+/** What the supervisor of a short command prints: all of its stdout and of its stderr, then the outcome. */
+function shortPoll(printed: Buffer): CommandPoll | undefined {
+  const end = printed.lastIndexOf('ended ');
+  const state = end < 0 ? undefined : outcomeIn(printed.toString('latin1', end));
+  if (state?.phase !== 'ended' || end !== state.stdoutBytes + state.stderrBytes) return undefined;
+  const { stdoutBytes } = state;
+  return {
+    state,
+    stdout: printed.subarray(0, stdoutBytes),
+    stderr: printed.subarray(stdoutBytes, end),
+  };
 }
 
 type Streams = { stdout: Buffer; stderr: Buffer };
@@ -232,8 +248,12 @@ async function readStreams(
 
 async function readOutcome(guest: GuestSession, id: string): Promise<CommandState | undefined> {
   const text = await readSmall(guest, controlFile(id, 'exit'));
+  return text === undefined ? undefined : outcomeIn(text);
+}
+
+function outcomeIn(text: string): CommandState | undefined {
   try {
-    return text === undefined ? undefined : parseOutcome(text);
+    return parseOutcome(text);
   } catch {
     return { phase: 'lost', reason: 'supervisor_died' };
   }

@@ -18,7 +18,10 @@ import type { CommandEnd } from './command-state.js';
 function inNamespace(name: string, options: NamespaceAgentOptions, suite: typeof describeCommands): void {
   const lacks = namespaceAgentLacks(options);
   if (lacks) it.skip(`${name}: not tested here, as that needs ${lacks}`, () => {});
-  else suite(name, () => startNamespaceAgent(options));
+  else {
+    const tellsShort = options.busybox && options.cgroups;
+    suite(name, async () => ({ ...(await startNamespaceAgent(options)), tellsShort }));
+  }
 }
 
 inNamespace('guest agent in a namespace', {}, describeGuestChannel);

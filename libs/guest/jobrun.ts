@@ -1,21 +1,25 @@
 import { COMMON, script } from './scripts.js';
 
+/** What is known of the disk, as "ROOM STEP .": see measure_room. */
+const ROOM = '/run/longhaul/room';
+
 /**
- * The supervisor: a POSIX sh program that runs one command in the guest and writes down how it ended, whether or not
- * a worker is there. The files it uses are listed in scripts.ts. A fork costs 20–40 ms in an emulated VM, so built-ins
- * do whatever they can.
+ * A POSIX sh program that runs one command in the guest and writes down how it ended, whether or not a worker is there. The
+ * files it uses are listed in scripts.ts. A fork costs 3 to 10 ms in an emulated VM, so built-ins do whatever they can, and a
+ * short command gets neither pumps nor a clock.
+ *
+ * Two processes: the first one runs the command and reports its exit code; the second one, the supervisor, waits for that and
+ * does all else. Of a short command it prints what that has printed, stdout first, and a line on how it ended.
  *
  * Arguments: id, epoch, time-out in seconds, limit of each stream in bytes, working directory or '', command.
  */
 export const SUPERVISE = script(`
 ${COMMON}
+# What lives on must not hold open what the agent waits for.
+exec 4>&1 >/dev/null 2>&1
 locate "$1"
 timeout=$3 limit=$4 directory=$5 command=$6
 same_epoch "$2" && claim || exit 0
-
-read -r stat <"/proc/$$/stat"
-set -- \${stat##*) }
-echo "$$ \${20} ." >"$control/supervisor"
 
 # When memory is short, the command dies rather than the one who knows about it.
 echo -900 >/proc/self/oom_score_adj
@@ -89,36 +93,145 @@ pump() {
   echo "$written $dropped ." >"$control/$stream.count"
 }
 
+# Not as redirections of a function, for which sh keeps what it closes.
+start_pumps() {
+  (pump stdout) 3<"$control/stdout.pipe" 4>&- 6>&- 7>&- &
+  pumps=$!
+  (pump stderr) 3<"$control/stderr.pipe" 4>&- 6>&- 7>&- &
+  pumps="$pumps $!"
+}
+
+# drain STREAM: nobody writes any more. From the pipe at 3 into the file, and to who waits for the end.
+drain() {
+  dropped=0
+  exec 8>"$output/$1"
+  tee /proc/self/fd/4 <&3 >&8 || dropped=1
+  # How far the file has come, without a program.
+  read -r rest written </proc/self/fdinfo/8
+  echo "$written $dropped ." >"$control/$1.count"
+}
+
 # Into written and dropped. A pump that was killed left no count.
 read_count() {
   read -r written dropped rest <"$control/$1.count" || { written=$(stat -c %s "$output/$1") dropped=0; }
 }
 
+# In the background, for a sh that cannot wait for a line and a time.
+start_timer() {
+  (
+    trap 'kill "$!"; exit' TERM
+    # Again when something killed the sleep before its time, as in "pkill sleep".
+    while look_at_clock; [ "$clock" -lt "$deadline" ]; do
+      sleep $(((deadline - clock) / 100 + 1)) &
+      wait "$!"
+    done
+    locate "$id"
+    stop timeout 5
+  ) 4>&- 6>&- 7>&- &
+  timer=$!
+}
+
+# Into code, from the input. Nothing when who runs the command was killed.
+await_end() {
+  code= pumps= timer= deadline=$((begun + timeout * 100))
+  read -r -t 0.1 code
+  case $? in
+    0) return ;;
+    2) start_timer ;;
+  esac
+  start_pumps
+  while [ -z "$timer" ]; do
+    look_at_clock
+    hundredths=$((deadline - clock + 1))
+    if [ "$hundredths" -le 1 ]; then
+      locate "$id"
+      stop timeout 5
+      break
+    fi
+    read -r -t "$((hundredths / 100)).$((hundredths / 10 % 10))$((hundredths % 10))" code && return
+    # Before the time: there is nobody any more who could write.
+    look_at_clock
+    [ "$clock" -ge "$deadline" ] || return
+  done
+  read -r code
+}
+
+supervise() {
+  read -r stat </proc/self/stat
+  self=\${stat%% *}
+  set -- \${stat##*) }
+  echo "$3" >"$control/group"
+  echo "$self \${20} ." >"$control/supervisor"
+  # For writing, too: whoever opens them waits for nobody, and what is written stays until it is read.
+  exec 6<>"$control/stdout.pipe" 7<>"$control/stderr.pipe"
+  await_end
+  [ "$code" ] || exit
+  look_at_clock
+  locate "$id"
+
+  # Fails when a time-out or a cancel was first.
+  set -C
+  echo "exit 0" >"$control/verdict"
+  set +C
+  read -r verdict grace <"$control/verdict"
+
+  # Who decided to end it is about to kill the rest, unless killed itself.
+  waits=0
+  while [ "$verdict" != exit ] && [ "$(left)" ]; do
+    waits=$((waits + 1))
+    [ "$waits" -le $((grace * 10 + 20)) ] || kill_all || break
+    nap 1
+  done
+
+  populated=
+  [ -z "$cgroup" ] || read -r rest populated <"$cgroup/cgroup.events"
+  if [ "$populated$pumps" = 0 ] && [ "$limit" -ge 65536 ]; then
+    echo "0 0 ." >"$control/stdout.count"
+    echo "0 0 ." >"$control/stderr.count"
+    # An empty pipe is not worth a program.
+    read -r -t 0 rest <&6 && exec 3<"$control/stdout.pipe" 6>&- && drain stdout
+    read -r -t 0 rest <&7 && exec 3<"$control/stderr.pipe" 7>&- && drain stderr
+  else
+    [ "$pumps" ] || start_pumps
+    exec 6>&- 7>&-
+    [ "$populated" != 0 ] || wait $pumps
+  fi
+  # Somebody may be left who holds the pipes open: time for the pumps to take in what was written, then leave.
+  waits=0
+  until [ -s "$control/stdout.count" ] && [ -s "$control/stderr.count" ] || [ "$waits" -ge 60 ]; do
+    waits=$((waits + 1))
+    nap 05
+    [ "$waits" -ge 20 ] || continue
+    echo >"$control/leaving"
+    for stream in stdout stderr; do
+      [ -s "$control/$stream.count" ] || { read -r pid <"$control/$stream.pid" && kill "$pid"; }
+    done
+  done
+  read_count stdout
+  outcome="ended $code \${verdict:-exit} $written $dropped"
+  read_count stderr
+  outcome="$outcome $written $dropped $(((clock - begun) * 10)) ."
+  # Again while /run is full.
+  until echo "$outcome" >"$control/exit"; do sleep 1; done
+  [ "$pumps" ] || echo "$outcome" >&4
+  exec 4>&-
+  [ -z "$timer" ] || kill "$timer"
+  measure_room
+  echo "$room $step ." >${ROOM}
+}
+
 [ -z "$directory" ] || { [ -d "$directory" ] && [ -x "$directory" ]; } || refuse bad_working_directory
-measure_room
-[ "$room" -gt 0 ] && mkfifo "$control/stdout.pipe" "$control/stderr.pipe" || refuse no_space
+# As the command before has left it, without a fork.
+read -r room step rest <${ROOM} && [ "$room" -gt 0 ] || measure_room
+[ "$room" -gt 0 ] && mkfifo "$control/stdout.pipe" "$control/stderr.pipe" "$control/end" || refuse no_space
 true >"$output/stdout" && true >"$output/stderr" || refuse no_space
 # A cancel that came in between.
 [ ! -e "$control/verdict" ] || refuse tombstone
 
 look_at_clock
 begun=$clock
-# The first in the background, so that $! is empty until there is a sleep to kill.
-(
-  trap 'kill "$!"; exit' TERM
-  # Again when something killed the sleep before its time, as in "pkill sleep".
-  while look_at_clock; [ "$clock" -lt $((begun + timeout * 100)) ]; do
-    sleep $((timeout - (clock - begun) / 100)) &
-    wait "$!"
-  done
-  locate "$id"
-  stop timeout 5
-) &
-timer=$!
-pump stdout 3<"$control/stdout.pipe" &
-pumps=$!
-pump stderr 3<"$control/stderr.pipe" &
-pumps="$pumps $!"
+supervise <"$control/end" &
+exec 5<>"$control/end"
 
 # In the foreground: sh lets what is in the background ignore SIGINT for ever.
 (
@@ -128,50 +241,13 @@ pumps="$pumps $!"
   export LONGHAUL_COMMAND_ID="$id" HOME="\${HOME:-/root}" USER="\${USER:-root}" LOGNAME="\${LOGNAME:-root}"
   export SHELL=/bin/sh LANG="\${LANG:-C.UTF-8}" PATH="\${PATH:-/usr/sbin:/usr/bin:/sbin:/bin}"
   if [ "$directory" ]; then cd -- "$directory" || exit 126; else cd "$HOME" || cd /; fi
-  exec </dev/null >"$control/stdout.pipe" 2>"$control/stderr.pipe"
-  # $$ would be the supervisor.
+  exec </dev/null >"$control/stdout.pipe" 2>"$control/stderr.pipe" 4>&- 5>&-
+  # $$ would be who runs it.
   read -r self rest </proc/self/stat
   echo "$self" >"$control/command"
   [ ! -e "$control/verdict" ] || exit 143
   # By its path, as busybox would take its own. The space keeps a leading minus from being an option.
   exec setsid /bin/sh -c " $command"
 )
-code=$?
-look_at_clock
-locate "$id"
-
-# Fails when a time-out or a cancel was first.
-set -C
-echo "exit 0" >"$control/verdict"
-set +C
-read -r verdict grace <"$control/verdict"
-
-# Who decided to end it is about to kill the rest, unless killed itself.
-waits=0
-while [ "$verdict" != exit ] && [ "$(left)" ]; do
-  waits=$((waits + 1))
-  [ "$waits" -le $((grace * 10 + 20)) ] || kill_all || break
-  nap 1
-done
-
-if [ "$cgroup" ] && read -r rest populated <"$cgroup/cgroup.events" && [ "$populated" = 0 ]; then
-  wait $pumps
-fi
-# Somebody may be left who holds the pipes open: time for the pumps to take in what was written, then leave.
-waits=0
-until [ -s "$control/stdout.count" ] && [ -s "$control/stderr.count" ] || [ "$waits" -ge 60 ]; do
-  waits=$((waits + 1))
-  nap 05
-  [ "$waits" -ge 20 ] || continue
-  echo >"$control/leaving"
-  for stream in stdout stderr; do
-    [ -s "$control/$stream.count" ] || { read -r pid <"$control/$stream.pid" && kill "$pid"; }
-  done
-done
-read_count stdout
-outcome="$code \${verdict:-exit} $written $dropped"
-read_count stderr
-# Again while /run is full.
-until echo "ended $outcome $written $dropped $(((clock - begun) * 10)) ." >"$control/exit"; do sleep 1; done
-kill "$timer"
+echo "$?" >&5
 `);

@@ -6,8 +6,10 @@
  * Files of a command:
  *   /run/longhaul/epoch                          which boot this is, as the worker named it
  *   /run/longhaul/busybox                        link to it, where the guest has one with all that supervisors need
+ *   /run/longhaul/room                           what the last command has left of the disk, see jobrun.ts
  *   /run/longhaul/jobs/ID/                       mkdir of it is the claim. Gone after a reboot, as is the command
- *     supervisor                                 "PID STARTTIME ." of the process that waits for the command
+ *     supervisor                                 "PID STARTTIME ." of the process that waits for the end of the command
+ *     group                                      the process group of the supervisor and its helpers
  *     command                                    pid of the command, which is the id of its session and group as well
  *     verdict                                    "exit 0", "timeout GRACE" or "cancel GRACE": what ended it, decided once
  *     stdout.count, stderr.count                 "WRITTEN DROPPED ." in bytes
@@ -136,7 +138,7 @@ locate "$1"
 [ -e "$control/exit" ] || stop cancel 0
 kill_all || exit 1
 # The helpers of a dead supervisor; a live one still has to write how the command ended.
-alive || [ -z "$supervisor" ] || kill -TERM "-$supervisor"
+alive || { read -r group <"$control/group" && kill -TERM "-$group"; }
 exit 0
 `);
 
@@ -149,7 +151,7 @@ IFS=:
 for folder in \${PATH:-/usr/bin:/bin}; do
   busybox=$folder/busybox
   [ -x "$busybox" ] && "$busybox" stat -f -c %S / || continue
-  [ "$("$busybox" --list | grep -cxE 'cat|dd|ln|mkdir|mkfifo|setsid|sh|sleep|stat|wc')" = 10 ] || continue
+  [ "$("$busybox" --list | grep -cxE 'cat|dd|ln|mkdir|mkfifo|setsid|sh|sleep|stat|tee|wc')" = 11 ] || continue
   ln -sf "$busybox" ${BUSYBOX}
   break
 done

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@longhaul/errors';
-import type { GuestProgram, GuestProgramResult, GuestSession } from '../channel.js';
+import type { GuestProgram, GuestProgramResult, GuestSession, Spawned } from '../channel.js';
 import { AgentRefusal, base64Field, countField, isRecord, ProtocolViolation } from './answers.js';
 import type { AgentCalls } from './calls.js';
 
@@ -57,16 +57,17 @@ export class AgentSession implements GuestSession {
     await this.call('guest-ping');
   }
 
-  async spawn(program: GuestProgram): Promise<{ pid: number }> {
-    return { pid: await this.exec(program, false) };
+  async spawn(program: GuestProgram): Promise<Spawned> {
+    const pid = await this.exec(program);
+    return { pid, result: () => this.result(pid) };
   }
 
   async run(program: GuestProgram, timeoutMs: number): Promise<GuestProgramResult> {
     const deadline = performance.now() + timeoutMs;
-    const pid = await this.exec(program, true);
+    const pid = await this.exec(program);
     for (let waitMs = 2; ; waitMs = Math.min(waitMs * 1.5, 50)) {
-      const status = await this.call('guest-exec-status', { pid });
-      if (isRecord(status) && status['exited'] === true) return this.checked(() => programResult(status));
+      const result = await this.result(pid);
+      if (result) return result;
       if (performance.now() > deadline) {
         await this.spawn({ path: 'sh', args: ['-c', `kill -9 ${pid}`] });
         throw new AppError(
@@ -136,15 +137,22 @@ export class AgentSession implements GuestSession {
     }
   }
 
-  private async exec(program: GuestProgram, capture: boolean): Promise<number> {
+  private async result(pid: number): Promise<GuestProgramResult | undefined> {
+    const status = await this.call('guest-exec-status', { pid });
+    return isRecord(status) && status['exited'] === true
+      ? this.checked(() => programResult(status))
+      : undefined;
+  }
+
+  private async exec(program: GuestProgram): Promise<number> {
     if (program.stdin && program.stdin.length > this.connection.maxDataBytes)
-      return this.exec(await this.withInputFile(program, program.stdin), capture);
+      return this.exec(await this.withInputFile(program, program.stdin));
     const answer = await this.call('guest-exec', {
       path: program.path,
       arg: program.args,
       env: program.env && Object.entries(program.env).map(([name, value]) => `${name}=${value}`),
       'input-data': program.stdin?.toString('base64'),
-      'capture-output': capture,
+      'capture-output': true,
     });
     return this.checked(() => countField(answer, 'pid'));
   }

@@ -4,10 +4,10 @@ import { AppError } from '@longhaul/errors';
 import {
   cancelCommand,
   dispatchCommand,
-  hasEnded,
   pollCommand,
   type CommandPoll,
   type GuestSession,
+  type ShortCommand,
 } from '@longhaul/guest';
 import type { LogWriter } from '@longhaul/job-log';
 import type { Outcome, Progress } from '@longhaul/jobs';
@@ -27,6 +27,9 @@ const POLL_MAX_MS = 1_000;
 const SESSION_MS = 700;
 /** Of a command that was just sent only the end is asked for at first: looks would take the guest longer than it does. */
 const SHORT_MS = 400;
+const SHORT_POLL_MS = 8;
+/** What the quickest commands took lately. Questions cost the guest, so the first one comes when that is nearly over. */
+let quickestMs = 0;
 const CHUNK_BYTES = 256 * 1024;
 const CATCH_UP_BYTES = 1024 * 1024;
 const CANCEL_GRACE_SECONDS = 5;
@@ -43,15 +46,15 @@ export interface Dispatch {
   sent: boolean;
 }
 
-/** Dispatches the command where needed and copies its output until its end is known and every byte of it is stored. */
-export async function followCommand(
+/** Dispatches the command where needed and copies its output to `logs` until its end is known and every byte of it is stored. */
+export function followCommand(
   context: JobContext,
   payload: VmCommandPayload,
   provider: VmProvider,
   dispatch: Dispatch,
+  logs: { stdout: LogWriter; stderr: LogWriter },
 ): Promise<Outcome> {
-  const [stdout, stderr] = await Promise.all([context.openLog('stdout'), context.openLog('stderr')]);
-  return new Follower(context, payload, provider, dispatch, stdout, stderr).run();
+  return new Follower(context, payload, provider, dispatch, logs.stdout, logs.stderr).run();
 }
 
 class Follower {
@@ -96,8 +99,9 @@ class Follower {
       return await this.provider.guest(this.vmId).session(
         async (guest) => {
           const isFirst = !this.dispatch.confirmed;
-          const epoch = await this.send(guest);
-          if (isFirst) await this.awaitShort(guest);
+          const { epoch, sent } = await this.send(guest);
+          const short = sent && (await this.awaitShort(sent));
+          if (short) return short;
           const until = performance.now() + (this.wait < POLL_MAX_MS ? SESSION_MS : 0);
           for (;;) {
             const offsets = { stdout: this.stdout.size, stderr: this.stderr.size };
@@ -126,7 +130,7 @@ class Follower {
   }
 
   /** Commits the intent, then dispatches; or cancels. What was sent long ago without effect is sent again. */
-  private async send(guest: GuestSession): Promise<string> {
+  private async send(guest: GuestSession): Promise<{ epoch: string; sent?: ShortCommand }> {
     const { job, ref, attempts, db, cancel, logLimitBytes } = this.context;
     if (!this.dispatch.epoch) {
       const epoch = await currentEpoch(db, this.vmId, this.provider, guest);
@@ -134,6 +138,7 @@ class Follower {
       this.dispatch.epoch = epoch;
     }
     const { epoch } = this.dispatch;
+    let sent: ShortCommand | undefined;
     if (!this.dispatch.confirmed && !cancel.aborted && due(this.dispatchedAt)) {
       failpoint('before-dispatch');
       this.dispatch.sent = true;
@@ -146,7 +151,7 @@ class Follower {
         workingDirectory,
         streamLimitBytes: logLimitBytes,
       };
-      await traced('guest start command', GUEST, () => dispatchCommand(guest, spec));
+      sent = await traced('guest start command', GUEST, () => dispatchCommand(guest, spec));
       failpoint('dispatched');
       this.dispatchedAt = performance.now();
     }
@@ -156,14 +161,24 @@ class Follower {
       );
       this.cancelledAt = performance.now();
     }
-    return epoch;
+    return { epoch, sent };
   }
 
-  private async awaitShort(guest: GuestSession): Promise<void> {
-    const { job, stop, cancel } = this.context;
-    const until = performance.now() + SHORT_MS;
-    while (performance.now() < until && !cancel.aborted && !(await hasEnded(guest, job.id)))
-      await pause(POLL_MIN_MS, undefined, { signal: stop });
+  /** Undefined when it takes longer, or printed more. */
+  private async awaitShort(ended: ShortCommand): Promise<CommandPoll | undefined> {
+    const { stop, cancel } = this.context;
+    const sentAt = performance.now();
+    let waitMs = Math.max(SHORT_POLL_MS, 0.7 * quickestMs);
+    for (let tookMs = 0; tookMs < SHORT_MS && !cancel.aborted; waitMs = SHORT_POLL_MS) {
+      await pause(waitMs, undefined, { signal: stop });
+      const poll = await ended();
+      this.reachedAt = performance.now();
+      tookMs = this.reachedAt - sentAt;
+      if (poll === 'look') return undefined;
+      if (poll) quickestMs = Math.min(tookMs, 1.2 * quickestMs + SHORT_POLL_MS);
+      if (poll) return poll;
+    }
+    return undefined;
   }
 
   /** Stores what a look has brought; answers the outcome once nothing more can come. */

@@ -13,14 +13,19 @@ export const vmCommandHandler = defineHandler({
   goesOn: true,
 
   async run(context, payload) {
-    const provider = context.vmProvider(await vmOf(context));
-    const [earlier] = await context.attempts.intents(context.job.id);
+    const [vm, [earlier], stdout, stderr] = await Promise.all([
+      vmOf(context),
+      context.attempts.intents(context.job.id),
+      context.openLog('stdout'),
+      context.openLog('stderr'),
+    ]);
     if (!earlier && context.cancel.aborted) return { state: 'cancelled' };
-    return followCommand(context, payload, provider, {
+    const dispatch = {
       epoch: earlier?.epoch ?? undefined,
       confirmed: !!earlier?.confirmedAt,
       sent: !!earlier,
-    });
+    };
+    return followCommand(context, payload, context.vmProvider(vm), dispatch, { stdout, stderr });
   },
 
   async cleanUp(context) {

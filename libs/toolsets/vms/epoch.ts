@@ -14,8 +14,10 @@ export async function currentEpoch(
   provider: Pick<VmProvider, 'greet'>,
   guest: GuestSession,
 ): Promise<string> {
-  const inGuest = await readEpoch(guest);
-  const vm = await db.vm.findUniqueOrThrow({ where: { id: vmId } });
+  const [inGuest, vm] = await Promise.all([
+    readEpoch(guest),
+    db.vm.findUniqueOrThrow({ where: { id: vmId } }),
+  ]);
   if (inGuest && inGuest === vm.epoch) return inGuest;
   const epoch = newId();
   await db.vm.update({ where: { id: vmId }, data: { epoch } });
