@@ -17,6 +17,7 @@ const APIS = ['api-1', 'api-2'];
 const WORKERS = ['worker-1', 'worker-2'];
 /** Longer than anything takes that does not hang. */
 const SECONDS_MS = 15_000;
+const LEASE_SECONDS = 4;
 
 onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${lacks}` : ''}`, () => {
   let cluster: Cluster;
@@ -24,7 +25,7 @@ onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${l
   let vm: Vm;
 
   beforeAll(async () => {
-    const env = { JOB_LEASE_SECONDS: '4', DATABASE_TIMEOUT_SECONDS: '3', RATE_CALLS: '0' };
+    const env = { JOB_LEASE_SECONDS: String(LEASE_SECONDS), DATABASE_TIMEOUT_SECONDS: '3', RATE_CALLS: '0' };
     cluster = await Cluster.start({ workers: 2, env });
     ({ vm } = await cluster.addAgentVm({}, { commandSlots: 50 }));
     call = patient(await cluster.stack.clientV2(undefined, '/x/all'));
@@ -42,6 +43,24 @@ onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${l
     (await call('start_vm_command', { vm_id: vm.id, command })).command_id as string;
   const succeeded = async (id: string) =>
     expect(await cluster.stack.ended(id, 60_000)).toMatchObject({ state: 'succeeded' });
+  /** An artifact, and how its bytes are sent to the store. */
+  async function announce() {
+    const bytes = Buffer.from('kept');
+    const announced = await cluster.stack.announce(call, vm.id, bytes);
+    const { url, headers, artifact_id: artifactId } = announced as unknown as Record<string, string>;
+    return {
+      artifactId: artifactId!,
+      put: () => fetch(url!, { method: 'PUT', headers: headers as never, body: bytes }),
+    };
+  }
+  const install = async (artifactId: string) => {
+    const args = { vm_id: vm.id, artifact_id: artifactId, destination_path: '/run/kept' };
+    return (await call('install_artifact', args)).job_id as string;
+  };
+  async function installed(jobId: string): Promise<void> {
+    expect(await endOf(call, { job_id: jobId, isError: false })).toMatchObject({ status: 'succeeded' });
+    expect(await said('cat /run/kept; rm /run/kept')).toBe('kept');
+  }
   /** Ends it and starts it again where it cannot reach that server; goes on once it has tried to, twice. */
   async function startWithout(name: string, server: ServerName): Promise<{ started: Promise<void> }> {
     await cluster.end(name);
@@ -106,10 +125,7 @@ onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${l
   onSwift(
     'the store away: what needs it says so and can be repeated; an installation waits for it',
     async () => {
-      const bytes = Buffer.from('kept');
-      const announced = await cluster.stack.announce(call, vm.id, bytes);
-      const { url, headers, artifact_id } = announced as unknown as Record<string, string>;
-      const put = () => fetch(url!, { method: 'PUT', headers: headers as never, body: bytes });
+      const { artifactId: artifact_id, put } = await announce();
       await cluster.server('swift').stop();
       await expect(put()).rejects.toThrow();
       const asked = await rpc(addressOf('api-1'), cluster.stack.token, 'tools/call', {
@@ -122,14 +138,25 @@ onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${l
       expect(await call('get_artifact', { artifact_id })).toMatchObject({ state: 'uploaded' });
 
       await cluster.server('swift').stop();
-      const install = { vm_id: vm.id, artifact_id, destination_path: '/run/kept' };
-      const { job_id: jobId } = await call('install_artifact', install);
-      await eventually(() =>
-        db().jobAttempt.findFirst({ where: { jobId: jobId as string, outcome: 'lost' } }),
-      );
+      const jobId = await install(artifact_id);
+      await eventually(() => db().jobAttempt.findFirst({ where: { jobId, outcome: 'lost' } }));
       await cluster.server('swift').start();
-      expect(await endOf(call, { job_id: jobId, isError: false })).toMatchObject({ status: 'succeeded' });
-      expect(await said('cat /run/kept')).toBe('kept');
+      await installed(jobId);
+    },
+  );
+
+  onSwift(
+    'the store cut off from workers without a word: an installation goes on with its lease',
+    async () => {
+      const { artifactId, put } = await announce();
+      expect((await put()).ok).toBe(true);
+      for (const worker of WORKERS) cluster.partition(worker, 'swift', 'blackhole');
+      const jobId = await install(artifactId);
+      const leaseUntil = async () => (await cluster.stack.job(jobId)).leaseUntil!.getTime();
+      const first = await eventually(leaseUntil);
+      await eventually(async () => (await leaseUntil()) > first + LEASE_SECONDS * 1000);
+      for (const worker of WORKERS) cluster.heal(worker, 'swift');
+      await installed(jobId);
     },
   );
 });
