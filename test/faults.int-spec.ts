@@ -53,12 +53,17 @@ onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${l
       put: () => fetch(url!, { method: 'PUT', headers: headers as never, body: bytes }),
     };
   }
-  const install = async (artifactId: string) => {
+  /** Does not wait for the tool, which answers once the file is there or after 30 s. */
+  async function install(artifactId: string): Promise<{ jobId: string; answered: Promise<unknown> }> {
     const args = { vm_id: vm.id, artifact_id: artifactId, destination_path: '/run/kept' };
-    return (await call('install_artifact', args)).job_id as string;
-  };
-  async function installed(jobId: string): Promise<void> {
+    const answered = call('install_artifact', args);
+    const payload = { path: ['artifact_id'], equals: artifactId };
+    const { id: jobId } = await eventually(() => db().job.findFirst({ where: { payload } }));
+    return { jobId, answered };
+  }
+  async function installed({ jobId, answered }: Awaited<ReturnType<typeof install>>): Promise<void> {
     expect(await endOf(call, { job_id: jobId, isError: false })).toMatchObject({ status: 'succeeded' });
+    await answered;
     expect(await said('cat /run/kept; rm /run/kept')).toBe('kept');
   }
   /** Ends it and starts it again where it cannot reach that server; goes on once it has tried to, twice. */
@@ -138,10 +143,11 @@ onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${l
       expect(await call('get_artifact', { artifact_id })).toMatchObject({ state: 'uploaded' });
 
       await cluster.server('swift').stop();
-      const jobId = await install(artifact_id);
+      const installation = await install(artifact_id);
+      const { jobId } = installation;
       await eventually(() => db().jobAttempt.findFirst({ where: { jobId, outcome: 'lost' } }));
       await cluster.server('swift').start();
-      await installed(jobId);
+      await installed(installation);
     },
   );
 
@@ -151,12 +157,12 @@ onCluster(`while a server is away${lacks ? `, not tested here, as that needs ${l
       const { artifactId, put } = await announce();
       expect((await put()).ok).toBe(true);
       for (const worker of WORKERS) cluster.partition(worker, 'swift', 'blackhole');
-      const jobId = await install(artifactId);
-      const leaseUntil = async () => (await cluster.stack.job(jobId)).leaseUntil!.getTime();
+      const installation = await install(artifactId);
+      const leaseUntil = async () => (await cluster.stack.job(installation.jobId)).leaseUntil!.getTime();
       const first = await eventually(leaseUntil);
       await eventually(async () => (await leaseUntil()) > first + LEASE_SECONDS * 1000);
       for (const worker of WORKERS) cluster.heal(worker, 'swift');
-      await installed(jobId);
+      await installed(installation);
     },
   );
 });
