@@ -5,14 +5,25 @@ const CODES =
 const SAID =
   /can't reach database server|server has closed the connection|cannot use a pool after calling end|connection terminated|timeout exceeded when trying to connect|timeout expired|is not queryable|query read timeout/i;
 
+/** A request to the store that had its time. */
+const TIMED_OUT = 'TimeoutError';
+
 /**
  * Whether an error only says that a server was away, cut off or too busy, so that the same thing may well succeed later. Of
  * other errors it knows nothing.
  */
 export function isAway(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false;
-  const { code, message } = thrown as Error & { code?: unknown };
+  const { code, message, name, $metadata } = thrown as Error & {
+    code?: unknown;
+    /** Of errors of S3: the status of a store that is starting, stopping or overloaded is 5xx. */
+    $metadata?: { httpStatusCode?: number };
+  };
   return (
-    CODES.test(String(code)) || SAID.test(message) || CODES.test(/ Code: `(\w+)`/.exec(message)?.[1] ?? '')
+    CODES.test(String(code)) ||
+    SAID.test(message) ||
+    CODES.test(/ Code: `(\w+)`/.exec(message)?.[1] ?? '') ||
+    name === TIMED_OUT ||
+    ($metadata?.httpStatusCode ?? 0) >= 500
   );
 }

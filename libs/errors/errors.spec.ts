@@ -28,6 +28,8 @@ describe('toAppError', () => {
       },
     ),
     new Error('Connection terminated unexpectedly'),
+    Object.assign(new Error('UnknownError'), { $metadata: { httpStatusCode: 503 } }),
+    Object.assign(new Error('The operation was aborted due to timeout'), { name: 'TimeoutError' }),
   ])('says of a server that is away that it is: %s', (error) => {
     expect(toAppError(error)).toMatchObject({ code: 'unavailable', cause: error });
   });
@@ -37,6 +39,7 @@ describe('toAppError', () => {
       code: 'P2010',
     }),
     Object.assign(new Error('no such file'), { code: 'ENOENT' }),
+    Object.assign(new Error('AccessDenied'), { $metadata: { httpStatusCode: 403 } }),
     'ECONNRESET',
   ])('takes no other error for one of these: %s', (error) => {
     expect(toAppError(error)).toMatchObject({ code: 'internal' });
