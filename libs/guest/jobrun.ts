@@ -131,10 +131,18 @@ start_timer() {
   timer=$!
 }
 
-# Into code, from the input. Nothing when who runs the command was killed.
+# receive [-t SECONDS]: into code, from a line "end CODE ." of the input. A time-out may come amid a line, whose rest is no
+# such line; but there are three of them.
+receive() {
+  until read -r "$@" word code rest; status=$?; [ "$status" != 0 ] || [ "$word$rest" = end. ]; do :; done
+  [ "$status" = 0 ] || code=
+  return "$status"
+}
+
+# Into code, too. Nothing when who runs the command was killed.
 await_end() {
-  code= pumps= timer= deadline=$((begun + timeout * 100))
-  read -r -t 0.1 code
+  pumps= timer= deadline=$((begun + timeout * 100))
+  receive -t 0.1
   case $? in
     0) return ;;
     2) start_timer ;;
@@ -148,12 +156,12 @@ await_end() {
       stop timeout 5
       break
     fi
-    read -r -t "$((hundredths / 100)).$((hundredths / 10 % 10))$((hundredths % 10))" code && return
+    receive -t "$((hundredths / 100)).$((hundredths / 10 % 10))$((hundredths % 10))" && return
     # Before the time: there is nobody any more who could write.
     look_at_clock
     [ "$clock" -ge "$deadline" ] || return
   done
-  read -r code
+  receive
 }
 
 supervise() {
@@ -231,7 +239,7 @@ true >"$output/stdout" && true >"$output/stderr" || refuse no_space
 look_at_clock
 begun=$clock
 supervise <"$control/end" &
-exec 5<>"$control/end"
+exec 5>"$control/end"
 
 # In the foreground: sh lets what is in the background ignore SIGINT for ever.
 (
@@ -249,5 +257,8 @@ exec 5<>"$control/end"
   # By its path, as busybox would take its own. The space keeps a leading minus from being an option.
   exec setsid /bin/sh -c " $command"
 )
-echo "$?" >&5
+code=$?
+echo "end $code .
+end $code .
+end $code ." >&5
 `);
