@@ -130,6 +130,12 @@ export function describeCommands(name: string, make: () => Promise<CommandGuestU
       expect([end.exitCode, end.signal]).toEqual([exitCode, signal]);
     });
 
+    it('knows the exit code of commands that last about as long as the supervisor waits at first', async () => {
+      const seconds = Array.from({ length: 30 }, (_, n) => (0.06 + n * 0.002).toFixed(3));
+      const commands = await Promise.all(seconds.map((time) => start(`sleep ${time}; exit 143`)));
+      for (const command of commands) expect((await finish(command)).exitCode).toBe(143);
+    });
+
     it('gives a command a plain environment', async () => {
       const command =
         'cat; pwd; umask; echo "$HOME $USER ${PATH:+path}"; grep SigIgn /proc/self/status; ls -l /proc/self/fd';
