@@ -58,7 +58,7 @@ onCluster(`processes with wrong clocks${lacks ? `, not tested here, as that need
     const ids = commands.map(({ id }) => id);
     const jobs = await db().job.findMany({ where: { id: { in: ids } } });
     expect(jobs.map(({ attempt }) => attempt)).toEqual([1, 1, 1, 1]);
-    const { now } = { now: await db().now() };
+    const now = await db().now();
     for (const { createdAt, startedAt, finishedAt } of jobs)
       for (const time of [createdAt, startedAt!, finishedAt!])
         expect(secondsOff(time, now)).toBeLessThan(HOUR / 2);
