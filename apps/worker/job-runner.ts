@@ -26,7 +26,7 @@ const UNFORESEEN_ATTEMPTS = 5;
 const TRY_AGAIN_SECONDS = 2;
 /** After a notification; what comes meanwhile is asked for together. */
 const ASK_MS = 50;
-const CLAIM_AGAIN_MS = 2_000;
+const ASK_AGAIN_MS = 2_000;
 const PROGRESS_MESSAGE_MAX = 256;
 /** How long a job's secret waits for its owner. */
 const SECRET_SECONDS = 7 * 24 * 3600;
@@ -90,11 +90,16 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
     }
   }
 
-  /** Keeps a delivery in hand while the database is away: the next one may be a minute off. */
-  private async claim(jobId: string): Promise<Job | undefined> {
-    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, CLAIM_AGAIN_MS)) {
+  /** A delivery is kept in hand while the database is away: the next one may be a minute off. */
+  private claim(jobId: string): Promise<Job | undefined> {
+    return this.whileAway(() => this.attempts.claim(jobId, this.config.WORKER_NAME, this.handlers.versions));
+  }
+
+  /** `ask` again for as long as the database is away; nothing once this worker drains. */
+  private async whileAway<T>(ask: () => Promise<T>): Promise<T | undefined> {
+    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, ASK_AGAIN_MS)) {
       try {
-        return await this.attempts.claim(jobId, this.config.WORKER_NAME, this.handlers.versions);
+        return await ask();
       } catch (error) {
         if (this.closing || !isAway(error)) throw error;
         await pause(waitMs);
@@ -179,8 +184,13 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
       return await this.run(job, running);
     } finally {
       unsubscribe();
-      if (this.running.get(job.id) === running) this.running.delete(job.id);
+      this.forget(running);
     }
+  }
+
+  private forget(running: Running): void {
+    const { jobId } = running.ref;
+    if (this.running.get(jobId) === running) this.running.delete(jobId);
   }
 
   private async run(job: Job, running: Running): Promise<End> {
@@ -214,7 +224,9 @@ export class JobRunner extends JobConsumer implements BeforeApplicationShutdown 
         return 'handed_over';
       }
       this.log.error({ err: error }, 'attempt failed, another one will try');
-      await this.attempts.release(ref, TRY_AGAIN_SECONDS);
+      // No heartbeat may lengthen the lease again.
+      this.forget(running);
+      await this.whileAway(() => this.attempts.release(ref, TRY_AGAIN_SECONDS));
       return 'failed_attempt';
     }
   }
