@@ -1,4 +1,4 @@
-import type { Prisma, Transaction } from '@longhaul/persistence';
+import type { Prisma, RawSql, Transaction } from '@longhaul/persistence';
 import { z } from 'zod';
 
 /** Amounts in the units of their names. */
@@ -27,13 +27,12 @@ export const projectLimits = z.strictObject({
 export type ProjectLimits = z.output<typeof projectLimits>;
 
 /** What the VMs of a project have together. */
-export async function resourcesOf(projectId: string, db: Transaction): Promise<Resources> {
-  const { _count: vms, _sum: sum } = await db.vm.aggregate({
-    where: { projectId },
-    _count: true,
-    _sum: { cpus: true, memoryMb: true, diskGb: true },
-  });
-  return { vms, cpus: sum.cpus ?? 0, memoryMb: sum.memoryMb ?? 0, diskGb: sum.diskGb ?? 0 };
+export async function resourcesOf(projectId: string, db: RawSql): Promise<Resources> {
+  const [used] = await db.$queryRaw<[Resources]>`
+    SELECT count(*)::float AS vms, coalesce(sum(cpus), 0)::float AS cpus,
+      coalesce(sum(memory_mb), 0)::float AS "memoryMb", coalesce(sum(disk_gb), 0)::float AS "diskGb"
+    FROM vms WHERE project_id = ${projectId}::uuid`;
+  return used;
 }
 
 /** How many jobs of a project are queued, running or await input. */

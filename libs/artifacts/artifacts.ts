@@ -165,7 +165,7 @@ export class Artifacts {
   }
 
   private async inMinutes(minutes: number): Promise<Date> {
-    return new Date((await this.db.now()).getTime() + minutes * 60_000);
+    return this.db.now(minutes * 60_000);
   }
 
   private requireRoom(held: { pending: bigint; kept: bigint; bytes: bigint }, more: number): void {

@@ -25,7 +25,7 @@ export class ContentUrls {
 
   /** For a reader, `seconds` from now. */
   async forDownload(origin: string, artifact: Declared, seconds: number): Promise<string> {
-    return this.make('GET', origin, artifact, new Date((await this.now()).getTime() + seconds * 1000));
+    return this.make('GET', origin, artifact, await this.db.now(seconds * 1000));
   }
 
   async make(method: 'GET' | 'PUT', origin: string, artifact: Declared, expiresAt: Date): Promise<string> {

@@ -33,6 +33,6 @@ export async function sweepArtifacts(db: Database, { store }: Artifacts, stop: A
 
 /** Deletes bytes that belong to no artifact, as after a crash amid an upload. Answers how many files it were. */
 export async function collectOrphans(db: Database, artifacts: Artifacts, stop: AbortSignal): Promise<number> {
-  const before = new Date((await db.now()).getTime() - ORPHAN_HOURS * 3_600_000);
+  const before = await db.now(-ORPHAN_HOURS * 3_600_000);
   return artifacts.store.collect(before, (ids) => artifacts.known(ids), stop);
 }

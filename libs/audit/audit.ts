@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { redact, redactText, type AppError, type ErrorCode } from '@longhaul/errors';
-import { Database, Prisma, batched, type AuditEvent, type Transaction } from '@longhaul/persistence';
+import { Database, Prisma, batched, type AuditEvent, type RawSql } from '@longhaul/persistence';
 import { exportAudit, searchAudit, type AuditFilter, type AuditPage } from './search.js';
 
 /** One event of the audit. Arguments are redacted and bounded here, whoever wrote them. */
@@ -63,7 +63,7 @@ export class Audit {
   }
 
   /** Writes the event in the caller's transaction, so that state and event stand or fall together. */
-  async write(tx: Transaction, entry: AuditEntry): Promise<void> {
+  async write(tx: RawSql, entry: AuditEntry): Promise<void> {
     await tx.$executeRaw(insert([entry]));
   }
 

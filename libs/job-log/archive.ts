@@ -99,7 +99,7 @@ export class LogArchive {
       const rows = await this.db.jobLogArchive.findMany({ where: { id: { in: ids } }, select: { id: true } });
       return new Set(rows.map(({ id }) => id));
     };
-    return this.store.collect(new Date((await this.db.now()).getTime() - ORPHAN_MS), known, stop);
+    return this.store.collect(await this.db.now(-ORPHAN_MS), known, stop);
   }
 
   /** Deletes pieces whose rows are gone. */

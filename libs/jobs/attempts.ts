@@ -7,6 +7,7 @@ import {
   JOB_COLUMNS,
   type Job,
   type JobIntent,
+  type RawSql,
   type Transaction,
 } from '@longhaul/persistence';
 import { z } from 'zod';
@@ -73,7 +74,7 @@ export class Attempts {
   async claim(jobId: string, worker: string, versions?: Versions): Promise<Job | undefined> {
     const mine = Prisma.sql`(${versions ? JSON.stringify(versions) : null}::jsonb ->> kind)::int`;
     const canRun = versions ? Prisma.sql`version <= coalesce(${mine}, 0)` : Prisma.sql`true`;
-    const [row] = await this.db.$queryRaw<Job[]>`
+    const [row] = await this.db.rows<Job>(Prisma.sql`
       WITH claimed AS (
         UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = ${worker}, version = coalesce(${mine}, version),
           lease_until = now() + ${this.leaseSeconds} * interval '1 second',
@@ -81,7 +82,7 @@ export class Attempts {
         WHERE id = ${jobId}::uuid AND state = 'queued' AND place = 'window' AND (attempt > 0 OR deadline_at > now())
           AND ${canRun} AND NOT ${EXEC_FORBIDDEN} RETURNING ${JOB_COLUMNS}),
       attempt AS (INSERT INTO job_attempts (job_id, attempt, worker) SELECT id, attempt, worker FROM claimed)
-      TABLE claimed`;
+      TABLE claimed`);
     if (row) return row;
     // Of workers of two versions one that can run it is found within seconds, however often it was delivered to another.
     await this.db.$executeRaw`
@@ -103,7 +104,7 @@ export class Attempts {
   async heartbeat(
     held: (AttemptRef & { progress?: Progress })[],
   ): Promise<Map<string, { attempt: number; cancelRequested: boolean }>> {
-    const rows = await this.db.$queryRaw<{ id: string; attempt: number; cancelRequested: boolean }[]>`
+    const rows = await this.db.rows<{ id: string; attempt: number; cancelRequested: boolean }>(Prisma.sql`
       WITH mine AS (
         SELECT jobs.id, mine.progress
         FROM jobs JOIN jsonb_to_recordset(${JSON.stringify(held)}::jsonb) AS mine ("jobId" uuid, attempt int, progress jsonb)
@@ -114,7 +115,7 @@ export class Attempts {
         updated_at = CASE WHEN coalesce(mine.progress, jobs.progress) IS DISTINCT FROM jobs.progress
           THEN now() ELSE updated_at END
       FROM mine WHERE jobs.id = mine.id
-      RETURNING jobs.id, jobs.attempt, cancel_requested_at IS NOT NULL AS "cancelRequested"`;
+      RETURNING jobs.id, jobs.attempt, cancel_requested_at IS NOT NULL AS "cancelRequested"`);
     return new Map(rows.map(({ id, ...rest }) => [id, rest]));
   }
 
@@ -133,7 +134,8 @@ export class Attempts {
    * commands have been switched off since the claim, the job waits until they are on and the attempt is fenced.
    */
   async intend(ref: AttemptRef, what: string, epoch?: string): Promise<void> {
-    const { isPostponed, next } = await this.fenced(ref, async (tx) => {
+    const { isPostponed, next } = await this.db.rawTransaction(async (tx) => {
+      await requireCurrent(tx, ref);
       const postponed = await postpone(tx, ref.jobId, 'running');
       if (postponed) {
         await tx.$executeRaw(attemptEnd(ref, 'switched_off'));
@@ -150,11 +152,11 @@ export class Attempts {
 
   /** Notes that the effect of an intent was seen to have happened. */
   async confirm(ref: AttemptRef, what: string): Promise<void> {
-    await this.fenced(
-      ref,
-      (tx) => tx.$executeRaw`
-      UPDATE job_intents SET confirmed_at = now() WHERE job_id = ${ref.jobId}::uuid AND what = ${what}`,
-    );
+    await this.db.rawTransaction(async (tx) => {
+      await requireCurrent(tx, ref);
+      await tx.$executeRaw`
+        UPDATE job_intents SET confirmed_at = now() WHERE job_id = ${ref.jobId}::uuid AND what = ${what}`;
+    });
   }
 
   /**
@@ -194,7 +196,7 @@ export class Attempts {
 
   /** Writes the end: state, result, slot release, attempt, audit event and whose turn is next in one transaction. Throws LogLostError. */
   async finish(ref: AttemptRef, outcome: Outcome): Promise<void> {
-    const next = await this.db.$transaction(async (tx) => {
+    const next = await this.db.rawTransaction(async (tx) => {
       const [job] = await tx.$queryRaw<Job[]>`
         WITH ended AS (${attemptEnd(ref, outcome.state)})
         UPDATE jobs SET state = ${outcome.state}::job_state, result = ${json(outcome.result)}::jsonb,
@@ -205,7 +207,10 @@ export class Attempts {
           LEFT JOIN job_log_streams AS streams ON streams.job_id = jobs.id AND streams.stream = expected.stream
           WHERE coalesce(streams.size, 0) < expected.size::bigint)
         RETURNING ${JOB_COLUMNS}`;
-      if (!job) throw (await isCurrent(tx, ref)) ? new LogLostError(ref) : new FencedError(ref);
+      if (!job) {
+        await requireCurrent(tx, ref);
+        throw new LogLostError(ref);
+      }
       return this.jobs.afterEnd(tx, job);
     });
     if (next) await this.jobs.deliver(next);
@@ -241,7 +246,7 @@ export class Attempts {
   /** Runs `write` while the attempt is current; a claim by a later attempt waits until it has committed. */
   async fenced<T>(ref: AttemptRef, write: (tx: Transaction) => PromiseLike<T>): Promise<T> {
     return this.db.$transaction(async (tx) => {
-      if (!(await isCurrent(tx, ref))) throw new FencedError(ref);
+      await requireCurrent(tx, ref);
       return write(tx);
     });
   }
@@ -250,10 +255,10 @@ export class Attempts {
 const current = (ref: AttemptRef) => ({ id: ref.jobId, attempt: ref.attempt, state: 'running' as const });
 
 /** It stays so until the transaction ends. */
-async function isCurrent(tx: Transaction, ref: AttemptRef): Promise<boolean> {
+async function requireCurrent(tx: RawSql, ref: AttemptRef): Promise<void> {
   const held = await tx.$queryRaw<unknown[]>`
     SELECT FROM jobs WHERE id = ${ref.jobId}::uuid AND attempt = ${ref.attempt} AND state = 'running' FOR UPDATE`;
-  return held.length > 0;
+  if (held.length === 0) throw new FencedError(ref);
 }
 
 const attemptEnd = (ref: AttemptRef, outcome: string) => Prisma.sql`
@@ -261,11 +266,7 @@ const attemptEnd = (ref: AttemptRef, outcome: string) => Prisma.sql`
   WHERE job_id = ${ref.jobId}::uuid AND attempt = ${ref.attempt}`;
 
 /** A command that may not begin leaves the window: nothing else waits for it. Recovery looks at it again. */
-async function postpone(
-  tx: Transaction,
-  jobId: string,
-  state: 'queued' | 'running',
-): Promise<Job | undefined> {
+async function postpone(tx: RawSql, jobId: string, state: 'queued' | 'running'): Promise<Job | undefined> {
   const [row] = await tx.$queryRaw<Job[]>`
     UPDATE jobs SET state = 'queued', place = 'postponed', lease_until = NULL,
       redeliver_at = now() + ${POSTPONED_SECONDS} * interval '1 second'

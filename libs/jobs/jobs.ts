@@ -8,7 +8,7 @@ import {
   JOB_COLUMNS,
   parseId,
   type Job,
-  type Transaction,
+  type RawSql,
   type Vm,
 } from '@longhaul/persistence';
 import { metrics } from '@longhaul/telemetry';
@@ -70,16 +70,12 @@ export class Jobs {
     const full = await this.backlog.isFull();
     // A conflict whose cause has gone by the time it is looked for (the other job just ended) is worth another try.
     for (let tries = 0; tries < 3; tries++) {
-      const { inserted, earlier } = await this.db.$transaction(async (tx) => {
-        const inserted = full ? undefined : await insertJob(tx, this.audit, submission);
-        return {
-          inserted,
-          earlier: inserted ? undefined : await explainRefusal(tx, submission),
-        };
-      });
+      const inserted = full
+        ? undefined
+        : await this.db.rawTransaction((tx) => insertJob(tx, this.audit, submission));
       if (inserted) this.backlog.added();
       if (inserted?.place === 'window') await this.deliver(inserted);
-      const job = inserted ?? earlier;
+      const job = inserted ?? (await explainRefusal(this.db, submission));
       if (job) return job;
       if (full) {
         const details = { retry_after: retryAfter(this.backlog.unfinished) };
@@ -268,7 +264,7 @@ export class Jobs {
    * What belongs into the transaction that ended a job: its `job.finished` event, and the turn of the next one, which is
    * answered, to be delivered after the commit. The end is counted.
    */
-  async afterEnd(tx: Transaction, job: Job): Promise<Job | undefined> {
+  async afterEnd(tx: RawSql, job: Job): Promise<Job | undefined> {
     const { id: jobId, userId, tokenId, projectId, vmId, requestId, state, kind } = job;
     metrics.jobsEnded.inc({ kind, state });
     if (job.startedAt && job.finishedAt)

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { unfinishedJobs } from '@longhaul/access';
 import type { Audit } from '@longhaul/audit';
 import { AppError } from '@longhaul/errors';
-import { JOB_COLUMNS, Prisma, newId, type Job, type Transaction } from '@longhaul/persistence';
+import { JOB_COLUMNS, Prisma, newId, type Job, type RawSql, type Transaction } from '@longhaul/persistence';
 import type { JobKind, Lane, VmSlot } from './kind.js';
 import { REDELIVER_SECONDS, queueName } from './states.js';
 import { turnIn } from './window.js';
@@ -16,7 +16,7 @@ export interface Submission<Payload> {
   /** The job makes its VM: of two submissions, the ids of both are no difference. */
   isNewVm?: boolean;
   /** Done in the transaction that stores the job, when it does; what it throws keeps the job from being made. */
-  alongside?: (tx: Transaction) => Promise<void>;
+  alongside?: (tx: RawSql) => Promise<void>;
   label?: string;
   /** Instead of the kind's own. */
   lane?: Lane;
@@ -35,7 +35,7 @@ export interface Submission<Payload> {
  * full. One statement decides, so that of racing submissions just as many win as there are slots.
  */
 export async function insertJob<P>(
-  tx: Transaction,
+  tx: RawSql,
   audit: Audit,
   submission: Submission<P>,
 ): Promise<Job | undefined> {
@@ -87,12 +87,12 @@ export async function insertJob<P>(
 
 /** Why nothing was inserted: the same key was used before, a slot is held, or the project is full. */
 export async function explainRefusal<P>(
-  tx: Transaction,
+  db: Transaction,
   submission: Submission<P>,
 ): Promise<Job | undefined> {
   const { kind, by, vm, idempotencyKey } = submission;
   if (idempotencyKey !== undefined) {
-    const earlier = await tx.job.findFirst({ where: { userId: by.userId, idempotencyKey } });
+    const earlier = await db.job.findFirst({ where: { userId: by.userId, idempotencyKey } });
     if (earlier?.argumentsHash && hashArguments(submission).equals(earlier.argumentsHash)) return earlier;
     if (earlier) {
       throw new AppError(
@@ -104,9 +104,9 @@ export async function explainRefusal<P>(
       );
     }
   }
-  if (kind.slot && vm) await requireSlot(tx, vm, kind.slot, kind.alone);
-  const project = await tx.project.findUniqueOrThrow({ where: { id: submission.projectId } });
-  const live = await unfinishedJobs(project.id, tx);
+  if (kind.slot && vm) await requireSlot(db, vm, kind.slot, kind.alone);
+  const project = await db.project.findUniqueOrThrow({ where: { id: submission.projectId } });
+  const live = await unfinishedJobs(project.id, db);
   if (live >= project.liveJobLimit) {
     throw new AppError(
       'rate_limited',
@@ -129,12 +129,12 @@ export const slotsOf = (slot: VmSlot, { commandSlots }: { commandSlots: number }
  * made. Errors: `vm_command_in_progress`, `vm_busy`.
  */
 export async function requireSlot(
-  tx: Transaction,
+  db: RawSql,
   vm: { id: string; commandSlots: number },
   slot: VmSlot,
   alone = false,
 ): Promise<void> {
-  const holders = await tx.$queryRaw<Holder[]>`
+  const holders = await db.$queryRaw<Holder[]>`
     SELECT id, slot, alone, quarantined FROM jobs WHERE vm_id = ${vm.id}::uuid AND slot IS NOT NULL
       AND (state IN ('queued', 'running', 'awaiting_input') OR quarantined) ORDER BY created_at`;
   const same = holders.filter((holder) => holder.slot === slot);
@@ -151,7 +151,7 @@ interface Holder {
 }
 
 /** Until the end of the transaction no job of the VM that must be alone is stored beside one that this does not know of. */
-async function holdStill(tx: Transaction, vmId: string, alone = false): Promise<void> {
+async function holdStill(tx: RawSql, vmId: string, alone = false): Promise<void> {
   const key = Prisma.sql`hashtextextended(${vmId}, 0)`;
   // Those that do not mind each other do not wait for each other.
   if (alone) await tx.$executeRaw`SELECT pg_advisory_xact_lock(${key})`;

@@ -1,4 +1,4 @@
-import { JOB_COLUMNS, Prisma, type Job, type Transaction } from '@longhaul/persistence';
+import { JOB_COLUMNS, Prisma, type Job, type RawSql } from '@longhaul/persistence';
 import { REDELIVER_SECONDS } from './states.js';
 
 /** One project's jobs in one queue. */
@@ -25,7 +25,7 @@ export const turnIn = (queue: string) => Prisma.sql`${windowOf(Prisma.sql`${queu
  * Lets the job that was held back the longest into the window, if there is room, and answers it, to be delivered after the
  * commit. Called in the transaction in which another one leaves: one for one, so that no race makes a window fuller.
  */
-export async function letNextIn(tx: Transaction, { projectId, queue }: QueueOf): Promise<Job | undefined> {
+export async function letNextIn(tx: RawSql, { projectId, queue }: QueueOf): Promise<Job | undefined> {
   const [job] = await tx.$queryRaw<Job[]>`
     UPDATE jobs SET place = 'window', delivery = delivery + 1,
       redeliver_at = now() + ${REDELIVER_SECONDS} * interval '1 second',
@@ -39,7 +39,7 @@ export async function letNextIn(tx: Transaction, { projectId, queue }: QueueOf):
 }
 
 /** The windows with room that jobs are held back from, and how many fit in. Its cost grows with queues, not with jobs. */
-export function windowsToFill(tx: Transaction): Promise<(QueueOf & { room: number })[]> {
+export function windowsToFill(tx: RawSql): PromiseLike<(QueueOf & { room: number })[]> {
   return tx.$queryRaw`
     WITH RECURSIVE waiting AS (
       (SELECT project_id, queue FROM jobs WHERE ${HELD} ORDER BY project_id, queue LIMIT 1)

@@ -1,9 +1,9 @@
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
-import { testDatabase, type TestDatabase } from '../../test/support/database.js';
+import { makeUser, makeVm, testDatabase, type TestDatabase } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
 import { Relay } from '../../test/support/relay.js';
-import { Database, StateChanges, newId } from './index.js';
+import { Database, Prisma, StateChanges, VM_COLUMNS, newId } from './index.js';
 
 let test: TestDatabase;
 beforeAll(async () => (test = await testDatabase()));
@@ -54,6 +54,37 @@ it('lives on when a connection is ended in the moment in which it becomes ready'
   way.server.close();
 });
 
+describe('a transaction of SQL', () => {
+  const add = Prisma.sql`INSERT INTO hosts (name) VALUES ('new')`;
+
+  it('is committed as a whole, or not at all', async () => {
+    const refused = test.db.rawTransaction(async (tx) => {
+      expect(await tx.$executeRaw(add)).toBe(1);
+      throw new Error('no');
+    });
+    await expect(refused).rejects.toThrow('no');
+    const failed = test.db.rawTransaction(async (tx) => {
+      await tx.$executeRaw(add);
+      await tx.$executeRaw(add);
+    });
+    await expect(failed).rejects.toMatchObject({ code: '23505' });
+    expect(await test.db.host.count()).toBe(0);
+    const added = await test.db.rawTransaction(async (tx) => {
+      await tx.$executeRaw(add);
+      return tx.$queryRaw`SELECT name FROM hosts WHERE name = ${'new'}`;
+    });
+    expect(added).toEqual([{ name: 'new' }]);
+  });
+
+  it('reads rows as Prisma does', async () => {
+    const { caller } = await makeUser(test.db);
+    const { id } = await makeVm(test.db, caller, { connection: { a: [1, 'ü'] }, observedAt: new Date() });
+    const statement = Prisma.sql`SELECT ${VM_COLUMNS} FROM vms WHERE id = ${id}::uuid`;
+    const wanted = [await test.db.vm.findUniqueOrThrow({ where: { id } })];
+    expect(await test.db.rawTransaction(async (tx) => tx.$queryRaw(statement))).toEqual(wanted);
+  });
+});
+
 describe('connections that were cut off without a word', () => {
   let relay: Relay;
   let db: Database;
@@ -79,6 +110,12 @@ describe('connections that were cut off without a word', () => {
     });
     await expect(broken).rejects.toThrow();
     expect(await db.$transaction((tx) => tx.$executeRaw`SELECT 1`)).toBe(1);
+    const raw = db.rawTransaction(async (tx) => {
+      relay.abandon();
+      await tx.$executeRaw`SELECT 1`;
+    });
+    await expect(raw).rejects.toMatchObject({ code: 'ETIMEDOUT' });
+    expect(await db.rawTransaction(async (tx) => tx.$executeRaw`SELECT 1`)).toBe(1);
   });
 
   it('keep a statement that takes its time no longer than that, and nobody who waits between two', async () => {

@@ -5,7 +5,7 @@ import { metrics } from '@longhaul/telemetry';
 import { PrismaPg } from '@prisma/adapter-pg';
 import pg from 'pg';
 import { z } from 'zod';
-import { PrismaClient, type Prisma } from './generated/client.js';
+import { Prisma, PrismaClient } from './generated/client.js';
 import { watch } from './watch.js';
 
 export const persistenceConfig = z.object({
@@ -31,6 +31,13 @@ type Options = Omit<z.output<typeof persistenceConfig>, 'DATABASE_TIMEOUT_SECOND
 /** What a statement can run on: the pool, or a transaction. */
 export type Transaction = Prisma.TransactionClient;
 
+/** What statements in SQL can run on; values in rows are as `pg` reads them, which for our columns is as Prisma does. */
+export interface RawSql {
+  $queryRaw<Rows>(text: TemplateStringsArray | Prisma.Sql, ...values: unknown[]): PromiseLike<Rows>;
+  /** Answers the number of rows that were changed. */
+  $executeRaw(text: TemplateStringsArray | Prisma.Sql, ...values: unknown[]): PromiseLike<number>;
+}
+
 @Injectable()
 export class Database extends PrismaClient implements OnApplicationShutdown {
   private readonly pool: pg.Pool;
@@ -47,7 +54,7 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     super({
       adapter: new PrismaPg(pool, {
         // The type has no word for a statement without a name.
-        statementNameGenerator: ({ sql }) => (NOT_PREPARED.test(sql) ? undefined : nameOf(sql, options))!,
+        statementNameGenerator: ({ sql }) => nameOf(sql, options)!,
       }),
       // Other formats put the values that a statement was given into the message.
       errorFormat: 'minimal',
@@ -72,10 +79,38 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
     return (await this.pool.query<Row>({ name: nameOf(text, this.options), text, values })).rows;
   }
 
-  /** Time is the database's: clocks of processes differ and jump, so that none of them decides anything. */
-  async now(): Promise<Date> {
+  /** The same for transactions. Models and what is not SQL have `$transaction`. */
+  async rawTransaction<T>(work: (tx: RawSql) => Promise<T>): Promise<T> {
+    const client = await this.pool.connect();
+    const run = (strings: TemplateStringsArray | Prisma.Sql, values: unknown[]) => {
+      const { text, values: all } = 'text' in strings ? strings : Prisma.sql(strings, ...values);
+      return client.query<object>({ name: nameOf(text, this.options), text, values: all });
+    };
+    try {
+      await client.query('BEGIN');
+      const answer = await work({
+        $queryRaw: async <Rows>(text: TemplateStringsArray | Prisma.Sql, ...values: unknown[]) =>
+          (await run(text, values)).rows as Rows,
+        $executeRaw: async (text, ...values) => (await run(text, values)).rowCount ?? 0,
+      });
+      await client.query('COMMIT');
+      client.release();
+      return answer;
+    } catch (error) {
+      // One that cannot even go back is of no use to others.
+      const broken = await client.query('ROLLBACK').then(
+        () => false,
+        () => true,
+      );
+      client.release(broken);
+      throw error;
+    }
+  }
+
+  /** Now, or so much later. Time is the database's: clocks of processes differ and jump, so that none of them decides anything. */
+  async now(laterMs = 0): Promise<Date> {
     const [row] = await this.rows<{ now: Date }>({ text: 'SELECT now()', values: [] });
-    return row!.now;
+    return new Date(row!.now.getTime() + laterMs);
   }
 
   /** Brings the metrics of its connections up to date. */
@@ -107,7 +142,7 @@ function nameOf(text: string, { DATABASE_DIRECT_URL: pooled }: Database['options
   if (pooled) return undefined;
   const known = names.get(text);
   if (known) return known;
-  if (names.size === NAMES_MAX) return undefined;
+  if (names.size === NAMES_MAX || NOT_PREPARED.test(text)) return undefined;
   const name = createHash('sha256').update(text).digest('hex').slice(0, 32);
   names.set(text, name);
   return name;

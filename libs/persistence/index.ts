@@ -1,4 +1,4 @@
-export { Database, persistenceConfig, type Transaction } from './database.js';
+export { Database, persistenceConfig, type RawSql, type Transaction } from './database.js';
 export { PersistenceModule } from './persistence.module.js';
 export { StateChanges } from './state-changes.js';
 export { batched } from './batched.js';

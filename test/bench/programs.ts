@@ -1,6 +1,9 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 
+/** For the servers and workers that are measured: --cpu-prof, for example. */
+export const NODE_FLAGS = process.env.BENCH_NODE_FLAGS?.split(' ') ?? [];
+
 /** What a process that was just started says first; throws when it ends before. */
 export async function firstMessage<T>(child: ChildProcess): Promise<T> {
   const ended = once(child, 'exit').then(([code]) => {

@@ -10,7 +10,7 @@ import { Jobs, isFinal, queueName } from '@longhaul/jobs';
 import { Queue } from 'bullmq';
 import { slowCompute } from '../conformance/fixtures/kinds.js';
 import { eventually } from '../support/eventually.js';
-import { firstMessage } from './programs.js';
+import { NODE_FLAGS, firstMessage } from './programs.js';
 import { TEST_SECRETS_KEYS, makeUser, testDatabase, type TestDatabase } from '../support/database.js';
 
 const TYPESCRIPT = join(import.meta.dirname, '../support/register-typescript.mjs');
@@ -21,7 +21,7 @@ export const CONCURRENCY = 20;
 export async function startProgram(file: string, env: NodeJS.ProcessEnv) {
   const child: ChildProcess = fork(file, {
     env: { PATH: process.env.PATH, ...env },
-    execArgv: ['--no-warnings', '--import', TYPESCRIPT],
+    execArgv: [...NODE_FLAGS, '--no-warnings', '--import', TYPESCRIPT],
   });
   await firstMessage(child);
   const end = async () => {

@@ -2,7 +2,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Agent, request } from 'node:http';
-import { firstMessage } from './programs.js';
+import { NODE_FLAGS, firstMessage } from './programs.js';
 
 /** Connections of each side, each with one call under way. */
 const IN_FLIGHT = 32;
@@ -41,8 +41,7 @@ export async function startSide(
 ): Promise<Side> {
   const child = fork(module, {
     env: { PATH: process.env.PATH, NODE_ENV: 'production', ...env },
-    // --cpu-prof, for example.
-    execArgv: process.env.BENCH_NODE_FLAGS?.split(' ') ?? [],
+    execArgv: NODE_FLAGS,
   });
   const { port } = await firstMessage<{ port: number }>(child);
   const agent = new Agent({ keepAlive: true, maxSockets: IN_FLIGHT });

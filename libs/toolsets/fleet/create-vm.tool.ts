@@ -62,8 +62,11 @@ export const createVm = defineJobTool({
         isNewVm: true,
         async alongside(tx) {
           await requireQuota(tx, projectId, { vms: 1, ...resources });
-          const data = { id, projectId, hostname, image, ...place, ...resources };
-          const { count } = await tx.vm.createMany({ data, skipDuplicates: true });
+          const { cpus, memoryMb, diskGb } = resources;
+          const count = await tx.$executeRaw`
+            INSERT INTO vms (id, project_id, hostname, image, provider, host, cpus, memory_mb, disk_gb)
+            VALUES (${id}::uuid, ${projectId}::uuid, ${hostname}, ${image}, ${place.provider}, ${place.host},
+              ${cpus}, ${memoryMb}, ${diskGb}) ON CONFLICT DO NOTHING`;
           if (count === 0) throw hostnameTaken(hostname);
         },
       },

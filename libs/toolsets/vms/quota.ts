@@ -1,12 +1,12 @@
 import { resourcesOf, type Resources } from '@longhaul/access';
 import { AppError } from '@longhaul/errors';
-import type { Transaction } from '@longhaul/persistence';
+import type { RawSql } from '@longhaul/persistence';
 
 /**
  * Until the end of the transaction nobody else takes of the project's quota. Errors: `quota_exceeded` when its VMs would have
  * more than that together; what gives back or takes nothing is never refused.
  */
-export async function requireQuota(tx: Transaction, projectId: string, more: Resources): Promise<void> {
+export async function requireQuota(tx: RawSql, projectId: string, more: Resources): Promise<void> {
   const [limit] = await tx.$queryRaw<[Resources]>`
     SELECT vm_limit AS vms, cpu_limit AS cpus, memory_limit_mb AS "memoryMb", disk_limit_gb AS "diskGb"
     FROM projects WHERE id = ${projectId}::uuid FOR UPDATE`;
