@@ -1,3 +1,5 @@
+import { isNativeError } from 'node:util/types';
+
 /** Codes of Node's sockets, of Prisma and of PostgreSQL: connections, servers that start or stop, deadlocks. */
 const CODES =
   /\b(ECONN[A-Z]+|EPIPE|ETIMEDOUT|EAI_AGAIN|P10(01|02|08|17)|P2024|P2028|P2034|08[0-9A-Z]{3}|53[0-9A-Z]{3}|57P0[0-9]|57014|25P03|4000[0-9]|40P01)\b/;
@@ -13,7 +15,8 @@ const TIMED_OUT = 'TimeoutError';
  * other errors it knows nothing.
  */
 export function isAway(thrown: unknown): boolean {
-  if (!(thrown instanceof Error)) return false;
+  // Of any realm: errors of Node itself are not of the one that a test runs in.
+  if (!isNativeError(thrown)) return false;
   const { code, message, name, $metadata } = thrown as Error & {
     code?: unknown;
     /** Of errors of S3: the status of a store that is starting, stopping or overloaded is 5xx. */
