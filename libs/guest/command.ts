@@ -13,6 +13,11 @@ import {
   WRITE_EPOCH,
 } from './scripts.js';
 
+/** What the guest did not act on for this long is sent again; it acts once all the same. */
+const SEND_AGAIN_MS = 10_000;
+/** Whether that is so of what was sent when `performance.now()` was `sentAt`. */
+export const isDueAgain = (sentAt: number) => performance.now() - sentAt > SEND_AGAIN_MS;
+
 /** Commands of up to this many bytes fit into an argument. */
 export const MAX_COMMAND_BYTES = 64 * 1024;
 

@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { jest } from '@jest/globals';
 import { eventually } from '../../test/support/eventually.js';
 import { digest, type Installing, installing } from '../../test/support/installing.js';
+import type { GuestChannel } from './channel.js';
 import type { CommandGuestUnderTest } from './command.contract.js';
 import { describeDownload } from './install-download.contract.js';
 import { describeRefusals } from './install-refusals.contract.js';
@@ -142,6 +143,23 @@ function describePlacing({
     expect(await install(data, path, { options })).toBe('cancelled');
     expect(await sh('cat "$1"', path)).toBe('old');
     await install(Buffer.from('new'), path);
+    await nothingLeft();
+  });
+
+  it('begins again when what was sent is lost with the agent', async () => {
+    const [path, data] = [`${await newFolder()}/f`, randomBytes(1000)];
+    let lost = 0;
+    const channel = (own: GuestChannel): GuestChannel => ({
+      session: (use, options) =>
+        own.session((guest) => {
+          const spawn = guest.spawn.bind(guest);
+          guest.spawn = (program) => (lost++ === 0 ? spawn({ path: 'true' }) : spawn(program));
+          return use(guest);
+        }, options),
+    });
+    expect(await install(data, path, { channel })).toBe('installed');
+    expect(lost).toBeGreaterThan(1);
+    expect(await content(path)).toBe(digest(data));
     await nothingLeft();
   });
 

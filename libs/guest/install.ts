@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { AppError, type ErrorCode } from '@longhaul/errors';
 import type { GuestChannel, GuestSession } from './channel.js';
 import type { CommandState } from './command-state.js';
-import { cancelCommand, dispatchCommand, killLeftovers, pollCommand } from './command.js';
+import { cancelCommand, dispatchCommand, isDueAgain, killLeftovers, pollCommand } from './command.js';
 import { EXIT, INSTALL, KEEP_URL, partFile, PUSH } from './install-script.js';
 import { controlFile, quote } from './scripts.js';
 
@@ -141,15 +141,23 @@ class Installation {
     const part = isPushed ? partFile(`${this.file.id}-${this.epoch}`) : '';
     if (part && (await this.look(id)).phase === 'absent' && !(await this.push(part))) return 'cancelled';
     if (this.options.cancel.aborted && (await this.look(id)).phase === 'absent') return 'cancelled';
-    await this.reach((guest) => this.dispatch(guest, id, part));
 
-    let isCancelSent = false;
+    // Either may be lost with the agent, after it was taken.
+    let [dispatchedAt, cancelledAt] = [-Infinity, -Infinity];
+    const giveUpAt = performance.now() + PATIENCE_MS;
     for (;;) {
+      if (isDueAgain(dispatchedAt)) {
+        await this.reach((guest) => this.dispatch(guest, id, part));
+        dispatchedAt = performance.now();
+      }
       const state = await this.look(id);
       if (!['running', 'absent'].includes(state.phase)) return state;
-      if (this.options.cancel.aborted && !isCancelSent) {
+      if (state.phase === 'running') dispatchedAt = Infinity;
+      else if (performance.now() > giveUpAt)
+        throw unreachable('The VM does not begin with the installation.');
+      if (this.options.cancel.aborted && isDueAgain(cancelledAt)) {
         await this.reach((guest) => cancelCommand(guest, id, this.epoch, 5));
-        isCancelSent = true;
+        cancelledAt = performance.now();
       }
       await pause(POLL_MS, undefined, { signal: this.options.stop });
     }

@@ -4,7 +4,7 @@ import { Inject, Injectable, type BeforeApplicationShutdown } from '@nestjs/comm
 import { createLogger } from '@longhaul/telemetry';
 import { createMcpHandler, isLegacyRequest, type Server } from '@modelcontextprotocol/server';
 import type { CallRequest } from './call.js';
-import { answerHttp, toRequest } from './http.js';
+import { FAILED, answerHttp, toRequest } from './http.js';
 import { Subscriptions, isListen, type ListenRequest } from './listen.js';
 import { ParamHeaders } from './param-headers.js';
 import { CallPipeline } from './pipeline.js';
@@ -28,6 +28,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   });
   private readonly paramHeaders: ParamHeaders;
   private readonly underway = new Set<Promise<void>>();
+  private isClosed = false;
 
   constructor(
     @Inject(CATALOG) private readonly catalog: Catalog,
@@ -77,6 +78,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
     this.subscriptions.stop();
     const deadline = setTimeout(SHUTDOWN_MS, undefined, { ref: false });
     await Promise.race([Promise.allSettled(this.underway), deadline]);
+    this.isClosed = true;
     await Promise.all([this.handler.close(), this.sessions.close()]);
   }
 
@@ -110,6 +112,7 @@ export class McpEndpoint implements BeforeApplicationShutdown {
   }
 
   private async fetch(request: Request, options: HttpOptions): Promise<Response> {
+    if (this.isClosed) return Response.json(FAILED, { status: 503 });
     const inSession = this.sessions.enabled && (await isLegacyRequest(request, options.parsedBody));
     return inSession ? this.sessions.fetch(request, options) : this.handler.fetch(request, options);
   }

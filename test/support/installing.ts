@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { readEpoch, writeEpoch } from '@longhaul/guest';
+import { readEpoch, writeEpoch, type GuestChannel } from '@longhaul/guest';
 import type { CommandGuestUnderTest } from '../../libs/guest/command.contract.js';
 import { type FileToInstall, installFile, type InstallOptions } from '../../libs/guest/install.js';
 
@@ -8,6 +8,8 @@ export const digest = (data: Buffer) => createHash('sha256').update(data).digest
 interface Differently extends Partial<FileToInstall> {
   url?: string;
   options?: Partial<InstallOptions>;
+  /** What stands between the installation and the guest's own. */
+  channel?: (own: GuestChannel) => GuestChannel;
 }
 
 /** A guest for the tests around it, in which they install files and look at what came of it. */
@@ -37,10 +39,10 @@ export function installing(make: () => Promise<CommandGuestUnderTest>) {
   };
   /** Offsets of what was pushed through the channel. */
   const sentTo: number[] = [];
-  const install = (data: Buffer, path: string, { url, options, ...file }: Differently = {}) => {
+  const install = (data: Buffer, path: string, { url, options, channel, ...file }: Differently = {}) => {
     const facts = { sizeBytes: data.length, sha256: digest(data), mode: '640', owner: 'root:root' };
     return installFile(
-      guest.channel,
+      channel?.(guest.channel) ?? guest.channel,
       { id: randomUUID(), path, ...facts, backup: false, ...file },
       {
         url,

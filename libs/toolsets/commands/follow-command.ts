@@ -4,6 +4,7 @@ import { AppError } from '@longhaul/errors';
 import {
   cancelCommand,
   dispatchCommand,
+  isDueAgain,
   pollCommand,
   type CommandPoll,
   type GuestSession,
@@ -33,8 +34,6 @@ let quickestMs = 0;
 const CHUNK_BYTES = 256 * 1024;
 const CATCH_UP_BYTES = 1024 * 1024;
 const CANCEL_GRACE_SECONDS = 5;
-/** What the guest did not act on for this long is sent again; it acts once all the same. */
-const SEND_AGAIN_MS = 10_000;
 
 const GUEST = { kind: 'client' } as const;
 
@@ -111,7 +110,7 @@ class Follower {
             const { phase } = poll.state;
             const isPending = phase === 'running' || phase === 'absent';
             const isNews = !isPending || poll.stdout.length + poll.stderr.length > 0;
-            const isOver = this.reachedAt > until || (cancel.aborted && due(this.cancelledAt));
+            const isOver = this.reachedAt > until || (cancel.aborted && isDueAgain(this.cancelledAt));
             // A short command ends in the session that started it: its output does not cost another one.
             if (isNews && isPending && isFirst && !isOver) await this.take(poll);
             else if (isNews || isOver) return poll;
@@ -139,7 +138,7 @@ class Follower {
     }
     const { epoch } = this.dispatch;
     let sent: ShortCommand | undefined;
-    if (!this.dispatch.confirmed && !cancel.aborted && due(this.dispatchedAt)) {
+    if (!this.dispatch.confirmed && !cancel.aborted && isDueAgain(this.dispatchedAt)) {
       failpoint('before-dispatch');
       this.dispatch.sent = true;
       const { command, timeout_seconds: timeoutSeconds, working_directory: workingDirectory } = this.payload;
@@ -155,7 +154,7 @@ class Follower {
       failpoint('dispatched');
       this.dispatchedAt = performance.now();
     }
-    if ((cancel.aborted || this.isOvertime()) && due(this.cancelledAt)) {
+    if ((cancel.aborted || this.isOvertime()) && isDueAgain(this.cancelledAt)) {
       await traced('guest cancel command', GUEST, () =>
         cancelCommand(guest, job.id, epoch, CANCEL_GRACE_SECONDS),
       );
@@ -256,5 +255,3 @@ function readable(bytes: number): string {
   const value = bytes / 1000 ** power;
   return `${power > 0 ? value.toFixed(1) : value} ${['B', 'kB', 'MB', 'GB', 'TB'][power]}`;
 }
-
-const due = (sentAt: number) => performance.now() - sentAt > SEND_AGAIN_MS;
