@@ -1,9 +1,16 @@
-import { request as httpRequest, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http';
+import { once } from 'node:events';
+import {
+  request as httpRequest,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+} from 'node:http';
 import { text } from 'node:stream/consumers';
 import { newId } from '@longhaul/persistence';
 import { makeUser, makeVm } from '../../test/support/database.js';
 import { eventually } from '../../test/support/eventually.js';
 import { connect, mcpUrl, startTestApi, testApi } from '../../test/support/mcp.js';
+import { modernRequest } from '../../test/support/tasks.js';
 import { BODY_LIMIT } from './body.js';
 
 const { test, api } = testApi({
@@ -218,4 +225,29 @@ describe('a call that waits', () => {
     expect(await job()).toMatchObject({ state: 'queued', cancelRequestedAt: null });
     await client.close();
   });
+});
+
+it('tells who is still sending when the API stops to try again', async () => {
+  const own = await startTestApi(test.url);
+  const { headers, body } = modernRequest(token, 'tools/call', { name: 'whoami', arguments: {} });
+  const begin = async () => {
+    const options = { port: own.port, path: '/mcp', method: 'POST', agent: false };
+    const expecting = { ...headers, 'content-length': body.length, expect: '100-continue' };
+    const request = httpRequest({ ...options, headers: expecting });
+    request.flushHeaders();
+    await once(request, 'continue');
+    return request;
+  };
+  const sending = await Promise.all(Array.from({ length: 50 }, begin));
+  const closed = own.close();
+  const statuses = new Set<number>();
+  await eventually(async () => {
+    const [response] = (await once(sending.pop()!.end(body), 'response')) as [IncomingMessage];
+    statuses.add(response.statusCode!);
+    return response.statusCode === 503;
+  });
+  statuses.delete(200);
+  expect([...statuses]).toEqual([503]);
+  for (const request of sending) request.on('error', () => undefined).destroy();
+  await closed;
 });
