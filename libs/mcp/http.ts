@@ -6,7 +6,11 @@ import type { JSONRPCMessage } from '@modelcontextprotocol/server';
 
 const log = createLogger('mcp');
 
-export const FAILED = { jsonrpc: '2.0', id: null, error: { code: -32_603, message: 'Internal server error' } };
+export const FAILED = {
+  jsonrpc: '2.0',
+  id: null,
+  error: { code: -32_603, message: 'Internal server error' },
+};
 
 /** A request that can be answered without a web response, which takes longer to make and to read than the JSON in it. */
 export interface DirectAnswer {
