@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { randomInt } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { freePort, startEmbeddedPostgres, startTimeOf } from '@longhaul/persistence/embedded';
+import { startEmbeddedPostgres, startTimeOf } from '@longhaul/persistence/embedded';
 import { childrenOf } from './children.js';
 import { eventually } from './eventually.js';
+import { portToKeep } from './ports.js';
 import { startRedis } from './redis.mjs';
 import { startSwift, type Swift } from './swift.js';
 
@@ -21,14 +21,6 @@ export interface Server {
   stop(mode?: StopMode): Promise<void>;
   /** Of the process that others come from. Swift has several. */
   pid?(): number;
-}
-
-/** A free port of the loopback below those that outgoing connections are given, so that none takes it while its server is down. */
-export async function portToKeep(): Promise<number> {
-  for (;;) {
-    const port = randomInt(20_000, 32_000);
-    if ((await freePort(port)) === port) return port;
-  }
 }
 
 export interface PostgresServer extends Server {

@@ -8,7 +8,6 @@ import { applyMigrations, type Vm } from '@longhaul/persistence';
 import { Redis } from 'ioredis';
 import { Stack } from '../e2e/stack.js';
 import {
-  portToKeep,
   postgresServer,
   redisServer,
   swiftServer,
@@ -18,6 +17,7 @@ import {
 } from './cluster-servers.js';
 import { makeVm, openDatabase } from './database.js';
 import { startNamespaceAgent, type NamespaceAgent, type NamespaceAgentOptions } from './namespace-agent.js';
+import { portToKeep } from './ports.js';
 import { startProxy } from './proxy.js';
 import { Relay, type Break } from './relay.js';
 import { SWIFT_LACKS, swiftEnv } from './swift.js';

@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
-import { freePort } from '@longhaul/persistence/embedded';
+import { CreateBucketCommand, DeleteObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { eventually } from './eventually.js';
+import { portToKeep } from './ports.js';
 
 const PYTHON = '/usr/bin/python3';
 const PACKAGE = '/usr/lib/python3/dist-packages/swift';
@@ -100,7 +100,7 @@ export async function startSwift(): Promise<Swift> {
   try {
     const ports = new Map<string, number>();
     for (const name of Object.keys(PIPELINES)) {
-      const port = await freePort(0);
+      const port = await portToKeep();
       ports.set(name, port);
       writeFileSync(join(directory, `${name}.conf`), confOf(directory, name, port));
       if (name !== 'proxy')
@@ -164,6 +164,12 @@ async function makeBucket(endpoint: string): Promise<boolean> {
     await client.send(new CreateBucketCommand({ Bucket: BUCKET }));
   } catch (error) {
     if ((error as Error).name !== 'BucketAlreadyOwnedByYou') throw error;
+  }
+  try {
+    // Objects have a server of their own, which may come later.
+    const object = { Bucket: BUCKET, Key: 'ready' };
+    await client.send(new PutObjectCommand({ ...object, Body: '' }));
+    await client.send(new DeleteObjectCommand(object));
   } finally {
     client.destroy();
   }
