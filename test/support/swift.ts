@@ -161,11 +161,9 @@ async function makeBucket(endpoint: string): Promise<boolean> {
     credentials: { accessKeyId: ACCESS_KEY_ID, secretAccessKey: SECRET_ACCESS_KEY },
   });
   try {
-    await client.send(new CreateBucketCommand({ Bucket: BUCKET }));
-  } catch (error) {
-    if ((error as Error).name !== 'BucketAlreadyOwnedByYou') throw error;
-  }
-  try {
+    await client.send(new CreateBucketCommand({ Bucket: BUCKET })).catch((error: Error) => {
+      if (error.name !== 'BucketAlreadyOwnedByYou') throw error;
+    });
     // Objects have a server of their own, which may come later.
     const object = { Bucket: BUCKET, Key: 'ready' };
     await client.send(new PutObjectCommand({ ...object, Body: '' }));
