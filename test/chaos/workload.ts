@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
+import { eventually } from '../support/eventually.js';
 import type { Answer, CarefulClient } from './client.js';
 import { MARKS, type Machine } from './machines.js';
 import { QemuMachine } from './qemu-machine.js';
@@ -180,14 +181,13 @@ async function install(client: CarefulClient, wish: Wish): Promise<Answer> {
     const { url, headers, artifact_id } = announced as unknown as Record<'url' | 'artifact_id', string> & {
       headers: Record<string, string>;
     };
-    const signal = AbortSignal.timeout(20_000);
-    const put = await fetch(url, { method: 'PUT', headers, body: new Uint8Array(content), signal }).catch(
-      () => undefined,
-    );
-    if (!put?.ok) {
-      await pause(500);
-      continue;
-    }
+    const put = async () => {
+      const signal = AbortSignal.timeout(20_000);
+      return (await fetch(url, { method: 'PUT', headers, body: new Uint8Array(content), signal })).ok;
+    };
+    // The address holds for 15 minutes: with one announced for each try, a project soon has all that it may have pending.
+    const isUploaded = await eventually(put, { withinMs: 120_000, everyMs: 500 }).catch(() => false);
+    if (!isUploaded) continue;
     const args = { vm_id, artifact_id, destination_path: path, idempotency_key: key };
     return client.call(machine.token, 'install_artifact', args);
   }
