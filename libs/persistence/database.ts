@@ -75,17 +75,15 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
    * For statements that run with every call, of a few fixed texts: Prisma takes longer for those than the database, and so does
    * planning. Values are as `pg` reads them.
    */
-  async rows<Row extends object>({ text, values }: Pick<Prisma.Sql, 'text' | 'values'>): Promise<Row[]> {
-    return (await this.pool.query<Row>({ name: nameOf(text, this.options), text, values })).rows;
+  async rows<Row extends object>(sql: Pick<Prisma.Sql, 'text' | 'values'>): Promise<Row[]> {
+    return (await this.pool.query<Row>(this.prepared(sql))).rows;
   }
 
   /** The same for transactions. Models and what is not SQL have `$transaction`. */
   async rawTransaction<T>(work: (tx: RawSql) => Promise<T>): Promise<T> {
     const client = await this.pool.connect();
-    const run = (strings: TemplateStringsArray | Prisma.Sql, values: unknown[]) => {
-      const { text, values: all } = 'text' in strings ? strings : Prisma.sql(strings, ...values);
-      return client.query<object>({ name: nameOf(text, this.options), text, values: all });
-    };
+    const run = (text: TemplateStringsArray | Prisma.Sql, values: unknown[]) =>
+      client.query<object>(this.prepared('text' in text ? text : Prisma.sql(text, ...values)));
     try {
       await client.query('BEGIN');
       const answer = await work({
@@ -105,6 +103,10 @@ export class Database extends PrismaClient implements OnApplicationShutdown {
       client.release(broken);
       throw error;
     }
+  }
+
+  private prepared({ text, values }: Pick<Prisma.Sql, 'text' | 'values'>): pg.QueryConfig {
+    return { name: nameOf(text, this.options), text, values };
   }
 
   /** Now, or so much later. Time is the database's: clocks of processes differ and jump, so that none of them decides anything. */
