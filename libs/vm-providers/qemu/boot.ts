@@ -2,17 +2,19 @@ import { randomBytes } from 'node:crypto';
 import { failpoint } from '@longhaul/config/failpoint';
 import { AppError } from '@longhaul/errors';
 import type { GuestChannel, GuestSession, SessionOptions } from '@longhaul/guest';
-import { macAddress } from './machine.js';
+import { CONSOLE_BYTES, macAddress } from './machine.js';
 import { poll } from './programs.js';
 import { NoProcess, withQmp, type QmpFiles, type QmpSession } from './qmp.js';
 import type { VmFiles, VmRecord } from './vm-files.js';
 
 /** How long setting up a guest may hold its channel. */
 export const GREETING_MS = 60_000;
+const TRY_CLOSED_MS = 10_000;
 
 /**
  * Waits until the guest's agent answers, then does `greet` in the same session; `greet` may be repeated. Errors: `guest_unreachable` after `timeoutMs`, NoProcess when the VM ends.
- * Sessions are only opened once the agent has opened its port, as talking to a closed port costs a time-out.
+ * As talking to a closed port costs a time-out, it is tried rarely: QEMU shows a port as closed, too, whose socket was swapped
+ * since the agent opened it.
  */
 export async function waitForAgent(
   files: VmFiles,
@@ -20,16 +22,26 @@ export async function waitForAgent(
   timeoutMs: number,
   greet: (session: GuestSession) => Promise<void> = (session) => session.ping(),
 ): Promise<void> {
+  let isOpen = false;
+  let tryClosedAt = performance.now() + TRY_CLOSED_MS;
   const ready = await poll(async () => {
     const devices = await withQmp(files, (qmp) =>
       qmp.execute<{ label: string; 'frontend-open': boolean }[]>('query-chardev'),
     );
-    if (!devices.some((device) => device.label === 'agent' && device['frontend-open'])) return undefined;
+    isOpen = devices.some((device) => device.label === 'agent' && device['frontend-open']);
+    if (!isOpen && performance.now() < tryClosedAt) return undefined;
+    tryClosedAt = performance.now() + TRY_CLOSED_MS;
     return tryGreeting(guest, greet, { holdMs: GREETING_MS });
   }, timeoutMs);
   if (ready) return;
   const message = `The guest of VM ${files.id} did not answer within ${Math.round(timeoutMs / 1000)} s of being started.`;
-  throw new AppError('guest_unreachable', message);
+  const said = await withQmp(files, (qmp) =>
+    qmp.execute<string>('ringbuf-read', { device: 'console', size: CONSOLE_BYTES }),
+  ).catch(String);
+  const cause = new Error(
+    `Its agent's port is ${isOpen ? 'open' : 'closed'}; its console said: ${said.slice(-1000)}`,
+  );
+  throw new AppError('guest_unreachable', message, undefined, { cause });
 }
 
 /** True once `greet` was done; undefined while the guest does not let it. */

@@ -21,6 +21,8 @@ export interface Machine {
 /** Disk of a VM for which nobody says otherwise: as large as the default image's own. */
 export const IMAGE_DISK_GB = 10;
 
+export const CONSOLE_BYTES = 65_536;
+
 const KERNEL_ARGUMENTS = 'console=ttyS0 quiet panic=5 net.ifnames=0';
 
 /** What every guest has in QEMU's user-mode network. */
@@ -58,7 +60,7 @@ export function machineArguments(files: VmFiles, machine: Machine): string[] {
     // A guest that powered off stays visible as such, instead of looking like a crashed process.
     ...['-action', 'shutdown=pause'],
     ...kernel,
-    ...['-chardev', 'ringbuf,id=console,size=65536', '-serial', 'chardev:console'],
+    ...['-chardev', `ringbuf,id=console,size=${CONSOLE_BYTES}`, '-serial', 'chardev:console'],
     ...['-drive', `${disk('root', files.disk, 'qcow2')},discard=unmap`],
     ...['-device', `virtio-blk-pci,id=root-device,drive=root${bootFirst}`],
     ...['-device', 'virtio-serial-pci', ...socket('agent', firstAgentSocket(files))],

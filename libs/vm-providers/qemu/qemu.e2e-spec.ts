@@ -80,6 +80,7 @@ describe('QEMU processes', () => {
       expect((await provider.observe(id)).power).toBe('running');
       await swapAgentSocket(files);
       expect(await sh('hostname')).toBe(spec.hostname);
+      await provider.start(id);
     } finally {
       stuck.forEach((socket) => socket.destroy());
     }
