@@ -64,6 +64,8 @@ class Follower {
   private reachedAt = performance.now();
   private dispatchedAt = -Infinity;
   private cancelledAt = -Infinity;
+  /** When the guest first heard that the command must end now. */
+  private toldInOvertimeAt = Infinity;
 
   constructor(
     private readonly context: JobContext,
@@ -159,6 +161,7 @@ class Follower {
         cancelCommand(guest, job.id, epoch, CANCEL_GRACE_SECONDS),
       );
       this.cancelledAt = performance.now();
+      if (this.isOvertime()) this.toldInOvertimeAt = Math.min(this.toldInOvertimeAt, this.cancelledAt);
     }
     return { epoch, sent };
   }
@@ -207,9 +210,9 @@ class Follower {
     }
     const outcome = outcomeOf(state, { confirmed: this.dispatch.confirmed, overtime: this.isOvertime() });
     if (outcome) failpoint('before-finish');
+    const isDeaf = performance.now() - this.toldInOvertimeAt > OVERTIME_MS;
     return (
-      outcome ??
-      (this.isOvertime(2) ? outcomeUnknown('The command did not end when it was told to.', true) : undefined)
+      outcome ?? (isDeaf ? outcomeUnknown('The command did not end when it was told to.', true) : undefined)
     );
   }
 
@@ -232,8 +235,8 @@ class Follower {
     this.context.progress(progressOf(seconds, this.payload.timeout_seconds, bytes));
   }
 
-  private isOvertime(times = 1): boolean {
-    return performance.now() - this.begun > this.payload.timeout_seconds * 1000 + times * OVERTIME_MS;
+  private isOvertime(): boolean {
+    return performance.now() - this.begun > this.payload.timeout_seconds * 1000 + OVERTIME_MS;
   }
 
   private async rest(): Promise<void> {

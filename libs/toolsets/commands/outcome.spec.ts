@@ -82,8 +82,8 @@ describe('a guest that does not answer', () => {
 
   it('leaves the end of a command unknown that it may have got, once that must have ended', () => {
     const sent = { ...known, sent: true, timeoutSeconds: 60 };
-    expect(outcomeOfSilence({ ...sent, silentMs: 89_000 })).toBeUndefined();
-    expect(outcomeOfSilence({ ...sent, silentMs: 91_000 })).toMatchObject({
+    expect(outcomeOfSilence({ ...sent, silentMs: 179_000 })).toBeUndefined();
+    expect(outcomeOfSilence({ ...sent, silentMs: 181_000 })).toMatchObject({
       state: 'unknown',
       quarantine: true,
     });

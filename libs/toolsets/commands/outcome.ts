@@ -13,8 +13,10 @@ const REFUSED: Record<'no_space' | 'bad_working_directory', [ErrorCode, string]>
 
 /** The guest ends a command itself when its time is over; when it has not after this, we do, and then give up. */
 export const OVERTIME_MS = 30_000;
-/** A guest that was never reached fails the job after this; one that may have begun is waited for as long as the command may take. */
+/** A guest that was never reached fails the job after this. */
 const NEVER_REACHED_MS = 60_000;
+/** One that may have begun is waited for as long as the command may take, and then as long as for a file: it may only be busy. */
+const SILENT_MS = 120_000;
 
 /** How the job ends by what the guest says, or undefined while the command goes on. */
 export function outcomeOf(
@@ -69,7 +71,7 @@ export function outcomeOfSilence(known: {
   }
   if (!sent) return undefined;
   if (off) return outcomeUnknown('The VM was switched off under the command.', false);
-  if (silentMs > timeoutSeconds * 1000 + OVERTIME_MS) {
+  if (silentMs > timeoutSeconds * 1000 + SILENT_MS) {
     return outcomeUnknown('The VM stopped answering; nobody knows how the command ended.', true);
   }
   return undefined;
