@@ -119,7 +119,8 @@ read_count() {
 # In the background, for a sh that cannot wait for a line and a time.
 start_timer() {
   (
-    trap 'kill "$!"; exit' TERM
+    # A process that has just been forked would let TERM pass unheard.
+    trap 'kill -KILL "$!"; exit' TERM
     # Again when something killed the sleep before its time, as in "pkill sleep".
     while look_at_clock; [ "$clock" -lt "$deadline" ]; do
       sleep $(((deadline - clock) / 100 + 1)) &

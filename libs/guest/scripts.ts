@@ -138,7 +138,7 @@ locate "$1"
 [ -e "$control/exit" ] || stop cancel 0
 kill_all || exit 1
 # The helpers of a dead supervisor; a live one still has to write how the command ended.
-alive || { read -r group <"$control/group" && kill -TERM "-$group"; }
+alive || { read -r group <"$control/group" && kill -KILL "-$group"; }
 exit 0
 `);
 
