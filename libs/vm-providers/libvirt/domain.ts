@@ -1,4 +1,4 @@
-import { macAddress } from '../qemu/machine.js';
+import { BYTEWISE_FEATURES, TRANSLATIONS_MB, macAddress } from '../qemu/machine.js';
 import type { Accelerator } from '../qemu/vm-files.js';
 import type { VmSpec } from '../provider.js';
 
@@ -39,6 +39,9 @@ export function domainXml({ spec, accelerator, disk, kernel, initrd, network }: 
     ...['-netdev', 'user,id=net0,restrict=on'],
     ...['-device', `virtio-net-pci,netdev=net0,mac=${mac},addr=0x10`],
   ];
+  const translations = isKvm ? '' : xml`<tcg><tb-cache unit='MiB'>${TRANSLATIONS_MB}</tb-cache></tcg>`;
+  const disabled = BYTEWISE_FEATURES.map((name) => xml`<feature policy='disable' name='${name}'/>`).join('');
+  const cpu = isKvm ? `<cpu mode='host-passthrough'/>` : `<cpu mode='maximum'>${disabled}</cpu>`;
   const words = network.kind === 'user' ? restricted.map((word) => xml`<qemu:arg value='${word}'/>`) : [];
   return (
     xml`<domain type='${isKvm ? 'kvm' : 'qemu'}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
@@ -53,8 +56,12 @@ export function domainXml({ spec, accelerator, disk, kernel, initrd, network }: 
     <initrd>${initrd}</initrd>
     <cmdline>console=ttyS0 quiet panic=5 net.ifnames=0</cmdline>
   </os>
-  <features><acpi/></features>
-  <cpu mode='${isKvm ? 'host-passthrough' : 'maximum'}'/>
+  <features><acpi/>` +
+    translations +
+    `</features>
+  ` +
+    cpu +
+    `
   <clock offset='utc'/>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>

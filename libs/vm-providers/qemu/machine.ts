@@ -23,6 +23,22 @@ export const IMAGE_DISK_GB = 10;
 
 export const CONSOLE_BYTES = 65_536;
 
+/**
+ * What QEMU may keep of the code that it translates for an emulated guest, MiB on the host beside the guest's own memory.
+ * It translates libraries anew for each process, as each has them at another address, and forgets nothing before it is
+ * full: with its 1 GiB, a thousand copies of a page's code. A guest that boots again writes over such pages, each byte at
+ * the cost of all copies, for minutes. A smaller one is no slower otherwise (docs/benchmarks.md).
+ */
+export const TRANSLATIONS_MB = 128;
+
+/** Promises of fast copies byte by byte, which emulation does not keep: without them Linux goes by words of eight. */
+export const BYTEWISE_FEATURES = ['erms', 'fsrm'];
+
+const EMULATION = [
+  ...['-accel', `tcg,tb-size=${TRANSLATIONS_MB}`],
+  ...['-cpu', ['max', ...BYTEWISE_FEATURES.map((feature) => `-${feature}`)].join(',')],
+];
+
 const KERNEL_ARGUMENTS = 'console=ttyS0 quiet panic=5 net.ifnames=0';
 
 /** What every guest has in QEMU's user-mode network. */
@@ -53,8 +69,8 @@ export function machineArguments(files: VmFiles, machine: Machine): string[] {
   return [
     'qemu-system-x86_64',
     ...['-name', `longhaul-${files.id}`, '-uuid', files.id],
-    ...['-machine', 'pc', '-accel', machine.accelerator],
-    ...['-cpu', machine.accelerator === 'kvm' ? 'host' : 'max'],
+    ...['-machine', 'pc'],
+    ...(machine.accelerator === 'kvm' ? ['-accel', 'kvm', '-cpu', 'host'] : EMULATION),
     ...['-smp', `${machine.cpus}`, '-m', `${machine.memoryMb}`],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-sandbox', 'on,obsolete=deny'],
     // A guest that powered off stays visible as such, instead of looking like a crashed process.

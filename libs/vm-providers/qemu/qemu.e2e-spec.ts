@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeVmProvider } from '../provider.contract.js';
-import { IMAGE_DISK_GB } from './machine.js';
+import { IMAGE_DISK_GB, TRANSLATIONS_MB } from './machine.js';
 import { launch, swapAgentSocket } from './process.js';
 import { ensureSystemUser } from './programs.js';
 import { QemuProvider, type QemuOptions } from './qemu-provider.js';
@@ -85,6 +85,17 @@ describe('QEMU processes', () => {
       stuck.forEach((socket) => socket.destroy());
     }
   }, 60_000);
+
+  it('keep little of what they translate for the programs of an emulated guest', async () => {
+    const [pid] = processes();
+    const hostMb = () =>
+      Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024;
+    const runPrograms = () => sh('for number in $(seq 100); do /bin/true; done');
+    await runPrograms();
+    const before = hostMb();
+    for (let round = 0; round < 4; round++) await runPrograms();
+    expect(hostMb() - before).toBeLessThan(TRANSLATIONS_MB);
+  }, 120_000);
 
   it('that were killed show as crashed, and the VM boots again', async () => {
     for (const pid of processes()) process.kill(Number(pid), 'SIGKILL');
