@@ -66,6 +66,8 @@ class Follower {
   private cancelledAt = -Infinity;
   /** When the guest first heard that the command must end now. */
   private toldInOvertimeAt = Infinity;
+  /** Since when the guest may have had the command, as far as this attempt knows. */
+  private firstSentAt = Infinity;
 
   constructor(
     private readonly context: JobContext,
@@ -76,6 +78,7 @@ class Follower {
     private readonly stderr: LogWriter,
   ) {
     this.vmId = context.job.vmId!;
+    if (dispatch.sent) this.firstSentAt = this.begun;
   }
 
   async run(): Promise<Outcome> {
@@ -140,9 +143,11 @@ class Follower {
     }
     const { epoch } = this.dispatch;
     let sent: ShortCommand | undefined;
-    if (!this.dispatch.confirmed && !cancel.aborted && isDueAgain(this.dispatchedAt)) {
+    const mustEnd = () => cancel.aborted || this.isOvertime();
+    if (!this.dispatch.confirmed && !mustEnd() && isDueAgain(this.dispatchedAt)) {
       failpoint('before-dispatch');
       this.dispatch.sent = true;
+      this.firstSentAt = Math.min(this.firstSentAt, performance.now());
       const { command, timeout_seconds: timeoutSeconds, working_directory: workingDirectory } = this.payload;
       const spec = {
         id: job.id,
@@ -156,7 +161,7 @@ class Follower {
       failpoint('dispatched');
       this.dispatchedAt = performance.now();
     }
-    if ((cancel.aborted || this.isOvertime()) && isDueAgain(this.cancelledAt)) {
+    if (mustEnd() && isDueAgain(this.cancelledAt)) {
       await traced('guest cancel command', GUEST, () =>
         cancelCommand(guest, job.id, epoch, CANCEL_GRACE_SECONDS),
       );
@@ -208,7 +213,10 @@ class Follower {
         this.stderr.setDropped(state.stderrDropped),
       ]);
     }
-    const outcome = outcomeOf(state, { confirmed: this.dispatch.confirmed, overtime: this.isOvertime() });
+    const outcome = outcomeOf(state, {
+      confirmed: this.dispatch.confirmed,
+      cancelled: this.context.cancel.aborted,
+    });
     if (outcome) failpoint('before-finish');
     const isDeaf = performance.now() - this.toldInOvertimeAt > OVERTIME_MS;
     return (
@@ -236,7 +244,7 @@ class Follower {
   }
 
   private isOvertime(): boolean {
-    return performance.now() - this.begun > this.payload.timeout_seconds * 1000 + OVERTIME_MS;
+    return performance.now() - this.firstSentAt > this.payload.timeout_seconds * 1000 + OVERTIME_MS;
   }
 
   private async rest(): Promise<void> {

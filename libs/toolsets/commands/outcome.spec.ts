@@ -12,7 +12,8 @@ const ended = (more: Partial<CommandEnd>): CommandEnd => ({
   durationMs: 12,
   ...more,
 });
-const usual = { confirmed: true, overtime: false };
+const usual = { confirmed: true, cancelled: false };
+const cancelled = { confirmed: true, cancelled: true };
 
 describe('outcomeOf', () => {
   it.each([
@@ -20,7 +21,7 @@ describe('outcomeOf', () => {
     [ended({ exitCode: 3 }), 'failed'],
     [ended({ exitCode: 137, signal: 9 }), 'failed'],
     [ended({ exitCode: 143, signal: 15, reason: 'timeout' }), 'timed_out'],
-    [ended({ exitCode: 143, signal: 15, reason: 'cancel' }), 'cancelled'],
+    [ended({ exitCode: 143, signal: 15, reason: 'cancel' }), 'timed_out'],
   ])('%j ends the job as %s, with its exit code and without an error', (state, expected) => {
     expect(outcomeOf(state, usual)).toMatchObject({
       state: expected,
@@ -29,10 +30,10 @@ describe('outcomeOf', () => {
     expect(outcomeOf(state, usual)?.error).toBeUndefined();
   });
 
-  it('calls a kill of ours for want of an end a time-out, but keeps an end of its own', () => {
-    const overtime = { confirmed: true, overtime: true };
-    expect(outcomeOf(ended({ reason: 'cancel' }), overtime)).toMatchObject({ state: 'timed_out' });
-    expect(outcomeOf(ended({ exitCode: 5 }), overtime)).toMatchObject({
+  it('after a cancel is what came first', () => {
+    expect(outcomeOf(ended({ reason: 'cancel' }), cancelled)).toMatchObject({ state: 'cancelled' });
+    expect(outcomeOf(ended({ reason: 'timeout' }), cancelled)).toMatchObject({ state: 'timed_out' });
+    expect(outcomeOf(ended({ exitCode: 5 }), cancelled)).toMatchObject({
       state: 'failed',
       result: { exit_code: 5 },
     });
@@ -40,7 +41,7 @@ describe('outcomeOf', () => {
 
   it('goes on while the command runs, or has not begun yet', () => {
     expect(outcomeOf({ phase: 'running' }, usual)).toBeUndefined();
-    expect(outcomeOf({ phase: 'absent' }, { confirmed: false, overtime: false })).toBeUndefined();
+    expect(outcomeOf({ phase: 'absent' }, { confirmed: false, cancelled: false })).toBeUndefined();
   });
 
   it('is unknown when the guest lost track of it, and quarantined unless a new boot has cleared it away', () => {
@@ -62,7 +63,8 @@ describe('outcomeOf', () => {
   it('says why the guest refused it', () => {
     const refused = (reason: 'tombstone' | 'no_space' | 'bad_working_directory') =>
       outcomeOf({ phase: 'refused', reason }, usual);
-    expect(refused('tombstone')).toEqual({ state: 'cancelled' });
+    expect(refused('tombstone')).toEqual({ state: 'timed_out' });
+    expect(outcomeOf({ phase: 'refused', reason: 'tombstone' }, cancelled)).toEqual({ state: 'cancelled' });
     expect(refused('no_space')).toMatchObject({ state: 'failed', error: { code: 'guest_out_of_space' } });
     expect(refused('bad_working_directory')).toMatchObject({
       state: 'failed',

@@ -18,10 +18,13 @@ const NEVER_REACHED_MS = 60_000;
 /** One that may have begun is waited for as long as the command may take, and then as long as for a file: it may only be busy. */
 const SILENT_MS = 120_000;
 
-/** How the job ends by what the guest says, or undefined while the command goes on. */
+/**
+ * How the job ends by what the guest says, or undefined while the command goes on. A kill that nobody asked for (`cancelled`)
+ * is one for want of an end, perhaps of an attempt before.
+ */
 export function outcomeOf(
   state: CommandState,
-  { confirmed, overtime }: { confirmed: boolean; overtime: boolean },
+  { confirmed, cancelled }: { confirmed: boolean; cancelled: boolean },
 ): Outcome | undefined {
   switch (state.phase) {
     case 'running':
@@ -29,8 +32,8 @@ export function outcomeOf(
     case 'absent':
       return confirmed ? outcomeUnknown('The VM has lost all trace of the command.', true) : undefined;
     case 'refused': {
-      // The tombstone of a cancel that came before the start.
-      if (state.reason === 'tombstone') return { state: overtime ? 'timed_out' : 'cancelled' };
+      // The tombstone of a kill that came before the start.
+      if (state.reason === 'tombstone') return { state: cancelled ? 'cancelled' : 'timed_out' };
       const [code, message] = REFUSED[state.reason];
       return { state: 'failed', error: new AppError(code, message).toBody() };
     }
@@ -47,7 +50,7 @@ export function outcomeOf(
       };
       // What ended by itself before a kill keeps its real end.
       if (state.reason === 'exit') return { state: state.exitCode === 0 ? 'succeeded' : 'failed', result };
-      return { state: state.reason === 'timeout' || overtime ? 'timed_out' : 'cancelled', result };
+      return { state: state.reason === 'cancel' && cancelled ? 'cancelled' : 'timed_out', result };
     }
   }
 }

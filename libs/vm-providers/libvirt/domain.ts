@@ -61,7 +61,7 @@ export function domainXml({ spec, accelerator, disk, kernel, initrd, network }: 
     `</features>
   ` +
     cpu +
-    `
+    xml`
   <clock offset='utc'/>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
