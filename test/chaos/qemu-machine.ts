@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Vm } from '@longhaul/persistence';
 import { codeOf } from '@longhaul/telemetry';
+import { NoProcess } from '../../libs/vm-providers/qemu/qmp.js';
 import type { Stack } from '../e2e/stack.js';
 import { eventually } from '../support/eventually.js';
 import type { Answer, CarefulClient } from './client.js';
@@ -29,9 +30,9 @@ export class QemuMachine implements Machine {
     this.resets.push(reset);
     const over = () => void (reset.until = Date.now());
     if (kind === 'vm reset') {
-      // A job of the workload may just have it off.
+      // A job of the workload may just have it off, or switch it off meanwhile.
       await this.stack.provider.reset(this.vm.id).catch((error: unknown) => {
-        if (codeOf(error) !== 'vm_state_blocked') throw error;
+        if (codeOf(error) !== 'vm_state_blocked' && !(error instanceof NoProcess)) throw error;
       });
       return over();
     }
