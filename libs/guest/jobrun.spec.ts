@@ -1,19 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
 import { eventually } from '../../test/support/eventually.js';
+import { processesWith } from '../../test/support/processes.js';
 import { SUPERVISE } from './jobrun.js';
 
 const functionOf = (name: string) => new RegExp(`^${name}\\(\\) \\{\\n[^]*?\\n\\}$`, 'm').exec(SUPERVISE)![0];
-
-/** Pids of those that have `variable` in their environment. */
-const processesWith = (variable: string) =>
-  readdirSync('/proc').filter((pid) => {
-    try {
-      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(variable);
-    } catch {
-      return false;
-    }
-  });
 
 it('a timer that is stopped at whatever moment leaves no process behind', async () => {
   const loops = `
@@ -31,5 +21,5 @@ it('a timer that is stopped at whatever moment leaves no process behind', async 
   const mark = `LONGHAUL_TEST_TIMER=${process.pid}`;
   const env = { ...process.env, LONGHAUL_TEST_TIMER: String(process.pid) };
   spawnSync('/bin/sh', ['-c', program], { env, stdio: 'ignore' });
-  await eventually(() => processesWith(mark).length === 0);
+  await eventually(() => processesWith((text) => text.includes(mark)).length === 0);
 });

@@ -1,8 +1,8 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { childrenOf } from '../support/children.js';
 import type { Cluster, ServerName } from '../support/cluster.js';
 import { eventually } from '../support/eventually.js';
+import { commandOf } from '../support/processes.js';
 import type { Machine } from './machines.js';
 import type { Fault } from './schedule.js';
 
@@ -170,35 +170,5 @@ function signalIfThere(pid: number, signal: NodeJS.Signals): void {
     process.kill(pid, signal);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-  }
-}
-
-/** Of all processes, one that this says nothing of has ended meanwhile. */
-function commandOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-  } catch {
-    return '';
-  }
-}
-
-/** Processes for whose command line and environment `is` holds. */
-export function processesWith(is: (text: string) => boolean): { pid: number; command: string }[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .map((name) => ({
-      pid: Number(name),
-      command: commandOf(Number(name)),
-      environment: environmentOf(name),
-    }))
-    .filter(({ command, environment }) => is(`${command}\0${environment}`))
-    .map(({ pid, command }) => ({ pid, command: command.replaceAll('\0', ' ').slice(0, 200) }));
-}
-
-function environmentOf(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/environ`, 'utf8');
-  } catch {
-    return '';
   }
 }

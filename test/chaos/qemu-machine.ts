@@ -4,8 +4,8 @@ import { codeOf } from '@longhaul/telemetry';
 import { NoProcess } from '../../libs/vm-providers/qemu/qmp.js';
 import type { Stack } from '../e2e/stack.js';
 import { eventually } from '../support/eventually.js';
+import { processesWith } from '../support/processes.js';
 import type { Answer, CarefulClient } from './client.js';
-import { processesWith } from './faults.js';
 import { MARKS, type Machine } from './machines.js';
 import type { FaultKind } from './schedule.js';
 
