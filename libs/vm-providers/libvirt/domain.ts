@@ -39,9 +39,11 @@ export function domainXml({ spec, accelerator, disk, kernel, initrd, network }: 
     ...['-netdev', 'user,id=net0,restrict=on'],
     ...['-device', `virtio-net-pci,netdev=net0,mac=${mac},addr=0x10`],
   ];
-  const translations = isKvm ? '' : xml`<tcg><tb-cache unit='MiB'>${TRANSLATIONS_MB}</tb-cache></tcg>`;
   const disabled = BYTEWISE_FEATURES.map((name) => xml`<feature policy='disable' name='${name}'/>`).join('');
-  const cpu = isKvm ? `<cpu mode='host-passthrough'/>` : `<cpu mode='maximum'>${disabled}</cpu>`;
+  const processor = isKvm
+    ? `<features><acpi/></features><cpu mode='host-passthrough'/>`
+    : xml`<features><acpi/><tcg><tb-cache unit='MiB'>${TRANSLATIONS_MB}</tb-cache></tcg></features>` +
+      `<cpu mode='maximum'>${disabled}</cpu>`;
   const words = network.kind === 'user' ? restricted.map((word) => xml`<qemu:arg value='${word}'/>`) : [];
   return (
     xml`<domain type='${isKvm ? 'kvm' : 'qemu'}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
@@ -56,11 +58,8 @@ export function domainXml({ spec, accelerator, disk, kernel, initrd, network }: 
     <initrd>${initrd}</initrd>
     <cmdline>console=ttyS0 quiet panic=5 net.ifnames=0</cmdline>
   </os>
-  <features><acpi/>` +
-    translations +
-    `</features>
   ` +
-    cpu +
+    processor +
     xml`
   <clock offset='utc'/>
   <on_poweroff>destroy</on_poweroff>

@@ -26,7 +26,7 @@ export const CONSOLE_BYTES = 65_536;
 /**
  * What QEMU may keep of the code that it translates for an emulated guest, MiB on the host beside the guest's own memory.
  * It translates libraries anew for each process, as each has them at another address, and forgets nothing before it is
- * full: with its 1 GiB, a thousand copies of a page's code. A guest that boots again writes over such pages, each byte at
+ * full: with its 1 GiB, hundreds of copies of a page's code. A guest that boots again writes over such pages, each byte at
  * the cost of all copies, for minutes. A smaller one is no slower otherwise (docs/benchmarks.md).
  */
 export const TRANSLATIONS_MB = 128;
