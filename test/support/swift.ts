@@ -166,7 +166,7 @@ async function makeBucket(endpoint: string): Promise<boolean> {
     });
     // Objects have a server of their own, which may come later.
     const object = { Bucket: BUCKET, Key: 'ready' };
-    await client.send(new PutObjectCommand({ ...object, Body: '' }));
+    await client.send(new PutObjectCommand({ ...object, Body: 'ready' }));
     await client.send(new DeleteObjectCommand(object));
   } finally {
     client.destroy();
