@@ -1,6 +1,6 @@
-import { once } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentChannel } from './agent-channel.js';
@@ -12,6 +12,7 @@ import {
   parseAnswer,
   ProtocolViolation,
 } from './answers.js';
+import { AgentConnection } from './connection.js';
 
 const bytes = (text: string) => Buffer.from(text, 'latin1');
 const lines = (reader: LineReader, text: string) => reader.push(bytes(text)).map(String);
@@ -152,6 +153,13 @@ describe('AgentChannel with a hostile guest', () => {
       return ping;
     });
     await expect(session).rejects.toMatchObject({ code: 'guest_unreachable' });
+  });
+
+  it('leaves nothing on its signal when it cannot connect, as it is tried again under the same one', async () => {
+    const { signal } = new AbortController();
+    const open = AgentConnection.open(createConnection(join(directory, 'none.sock')), 200, signal);
+    await expect(open).rejects.toMatchObject({ code: 'guest_unreachable' });
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
   });
 
   it('ends with the hold even when neither the guest nor the caller ever comes back', async () => {

@@ -37,13 +37,16 @@ export class AgentConnection implements AgentCalls {
   /** Waits until the agent has answered, so that no request is left behind for one that is not up yet. */
   static async open(socket: Duplex, answerMs: number, signal: AbortSignal): Promise<AgentConnection> {
     const connection = new AgentConnection(socket, answerMs);
-    signal.addEventListener('abort', () => connection.close());
-    if (signal.aborted) connection.close();
+    const close = () => connection.close();
+    signal.addEventListener('abort', close);
+    if (signal.aborted) close();
     try {
       await connection.sync();
       return connection;
     } catch (error) {
-      connection.close();
+      // Another connection may follow under the same signal.
+      signal.removeEventListener('abort', close);
+      close();
       throw error;
     }
   }
