@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { childrenOf } from '../support/children.js';
 import type { Cluster, ServerName } from '../support/cluster.js';
 import { eventually } from '../support/eventually.js';
-import { commandOf } from '../support/processes.js';
+import { argumentsOf } from '../support/processes.js';
 import type { Machine } from './machines.js';
 import type { Fault } from './schedule.js';
 
@@ -92,7 +92,7 @@ export class Faults {
         return;
       case 'postgres backend killed': {
         const serving = childrenOf(this.pidOf('postgres')).filter((pid) =>
-          commandOf(pid).includes('127.0.0.1'),
+          argumentsOf(pid).join(' ').includes('127.0.0.1'),
         );
         if (serving[0]) process.kill(serving[0], 'SIGKILL');
         return;

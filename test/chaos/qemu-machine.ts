@@ -4,7 +4,7 @@ import { codeOf } from '@longhaul/telemetry';
 import { NoProcess } from '../../libs/vm-providers/qemu/qmp.js';
 import type { Stack } from '../e2e/stack.js';
 import { eventually } from '../support/eventually.js';
-import { processesWith } from '../support/processes.js';
+import { qemuPidsOf } from '../support/processes.js';
 import type { Answer, CarefulClient } from './client.js';
 import { MARKS, type Machine } from './machines.js';
 import type { FaultKind } from './schedule.js';
@@ -36,10 +36,7 @@ export class QemuMachine implements Machine {
       });
       return over();
     }
-    for (const { pid } of processesWith(
-      (text) => text.startsWith('qemu-system') && text.includes(`longhaul-${this.vm.id}`),
-    ))
-      process.kill(pid, 'SIGKILL');
+    for (const pid of qemuPidsOf(this.vm.id)) process.kill(pid, 'SIGKILL');
     return () => this.switchOn().then(over);
   }
 

@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import type { Vm } from '@longhaul/persistence';
 import { eventually } from '../support/eventually.js';
+import { qemuPidsOf } from '../support/processes.js';
 import { Stack, type Answer, type Call } from './stack.js';
 
 let stack: Stack;
@@ -31,16 +31,6 @@ const shown = (fits: (vm: Answer) => unknown) =>
     { withinMs: 90_000, everyMs: 100 },
   );
 
-const processOf = (id: string) =>
-  readdirSync('/proc').find((pid) => {
-    try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-      return words[0] === 'qemu-system-x86_64' && words.includes(id);
-    } catch {
-      return false;
-    }
-  });
-
 it('shows a guest that answers, and how full its disk is', async () => {
   const now = await shown(({ guest_agent, disk_seen_at }) => guest_agent === 'answers' && disk_seen_at);
   expect(now).toMatchObject({ power_state: 'running', disk_full: false });
@@ -61,7 +51,7 @@ it('shows since when the agent is silent', async () => {
 });
 
 it('notices a VM that dies by itself', async () => {
-  process.kill(Number(processOf(vm.id)), 'SIGKILL');
+  process.kill(qemuPidsOf(vm.id)[0]!, 'SIGKILL');
   const died = Date.now();
   const crashed = await shown(({ power_state }) => power_state === 'crashed');
   // Within 10 s, on a machine that is not busy with other things.

@@ -1,10 +1,11 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../../../test/support/eventually.js';
+import { qemuPidsOf } from '../../../test/support/processes.js';
 import { describeVmProvider } from '../provider.contract.js';
 import { QemuProvider } from '../qemu/qemu-provider.js';
 import { TEMPLATE_SHAPE } from '../qemu/template.js';
@@ -75,15 +76,8 @@ function dies() {
       const count = { path: 'wc', args: ['-c'], stdin: input };
       const counted = await provider.guest(id).session((guest) => guest.run(count, 30_000));
       expect(counted.stdout.toString().trim()).toBe('200000');
-      const pid = readdirSync('/proc').find((each) => {
-        try {
-          const words = readFileSync(`/proc/${each}/cmdline`, 'utf8');
-          return words.startsWith('/usr/bin/qemu') && words.includes(id);
-        } catch {
-          return false;
-        }
-      });
-      process.kill(Number(pid), 'SIGKILL');
+      const [pid] = qemuPidsOf(id, '/usr/bin/qemu-system-x86_64');
+      process.kill(pid!, 'SIGKILL');
       await eventually(async () => (await provider.observe(id)).power === 'crashed');
       await expect(provider.guest(id).session((guest) => guest.ping())).rejects.toMatchObject({
         code: 'guest_unreachable',

@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { qemuPidsOf } from '../../../test/support/processes.js';
 import { describeVmProvider } from '../provider.contract.js';
 import { IMAGE_DISK_GB, TRANSLATIONS_MB } from './machine.js';
 import { launch, swapAgentSocket } from './process.js';
@@ -48,15 +49,7 @@ describe('QEMU processes', () => {
       .guest(id)
       .session((guest) => guest.run({ path: '/bin/sh', args: ['-c', script] }, 20_000))
       .then((result) => result.stdout.toString().trim());
-  const processes = () =>
-    readdirSync('/proc').filter((pid) => {
-      try {
-        const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-        return words[0] === 'qemu-system-x86_64' && words.includes(id);
-      } catch {
-        return false;
-      }
-    });
+  const processes = () => qemuPidsOf(id);
 
   beforeAll(async () => {
     await prepare();
@@ -98,14 +91,14 @@ describe('QEMU processes', () => {
   }, 120_000);
 
   it('that were killed show as crashed, and the VM boots again', async () => {
-    for (const pid of processes()) process.kill(Number(pid), 'SIGKILL');
+    for (const pid of processes()) process.kill(pid, 'SIGKILL');
     expect((await provider.observe(id)).power).toBe('crashed');
     await provider.start(id);
     expect(await sh('hostname')).toBe(spec.hostname);
   }, 240_000);
 
   it('that are stopped can still be ended', async () => {
-    for (const pid of processes()) process.kill(Number(pid), 'SIGSTOP');
+    for (const pid of processes()) process.kill(pid, 'SIGSTOP');
     await provider.stop(id);
     expect(processes()).toHaveLength(0);
     await provider.start(id);
