@@ -37,12 +37,13 @@ const CANCEL_GRACE_SECONDS = 5;
 
 const GUEST = { kind: 'client' } as const;
 
-/** What is known of the dispatch: `sent` says whether the guest may have got it, `confirmed` that it was seen to have. */
+/** What is known of the dispatch; `confirmed` says that the guest was seen to have got it. */
 export interface Dispatch {
   /** Of the intent, once there is one. */
   epoch?: string;
   confirmed: boolean;
-  sent: boolean;
+  /** Since when the guest may have got it, as far as this attempt knows, by `performance.now()`. Infinity: it has not. */
+  firstSentAt: number;
 }
 
 /** Dispatches the command where needed and copies its output to `logs` until its end is known and every byte of it is stored. */
@@ -66,8 +67,6 @@ class Follower {
   private cancelledAt = -Infinity;
   /** When the guest first heard that the command must end now. */
   private toldInOvertimeAt = Infinity;
-  /** Since when the guest may have had the command, as far as this attempt knows. */
-  private firstSentAt = Infinity;
 
   constructor(
     private readonly context: JobContext,
@@ -78,7 +77,6 @@ class Follower {
     private readonly stderr: LogWriter,
   ) {
     this.vmId = context.job.vmId!;
-    if (dispatch.sent) this.firstSentAt = this.begun;
   }
 
   async run(): Promise<Outcome> {
@@ -146,8 +144,7 @@ class Follower {
     const mustEnd = () => cancel.aborted || this.isOvertime();
     if (!this.dispatch.confirmed && !mustEnd() && isDueAgain(this.dispatchedAt)) {
       failpoint('before-dispatch');
-      this.dispatch.sent = true;
-      this.firstSentAt = Math.min(this.firstSentAt, performance.now());
+      this.dispatch.firstSentAt = Math.min(this.dispatch.firstSentAt, performance.now());
       const { command, timeout_seconds: timeoutSeconds, working_directory: workingDirectory } = this.payload;
       const spec = {
         id: job.id,
@@ -228,7 +225,7 @@ class Follower {
   private async givenUp(): Promise<Outcome | undefined> {
     return outcomeOfSilence({
       off: isOff(await this.provider.observe(this.vmId)),
-      sent: this.dispatch.sent,
+      sent: this.dispatch.firstSentAt < Infinity,
       silentMs: performance.now() - this.reachedAt,
       timeoutSeconds: this.payload.timeout_seconds,
     });
@@ -244,7 +241,7 @@ class Follower {
   }
 
   private isOvertime(): boolean {
-    return performance.now() - this.firstSentAt > this.payload.timeout_seconds * 1000 + OVERTIME_MS;
+    return performance.now() - this.dispatch.firstSentAt > this.payload.timeout_seconds * 1000 + OVERTIME_MS;
   }
 
   private async rest(): Promise<void> {

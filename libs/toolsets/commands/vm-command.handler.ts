@@ -23,7 +23,7 @@ export const vmCommandHandler = defineHandler({
     const dispatch = {
       epoch: earlier?.epoch ?? undefined,
       confirmed: !!earlier?.confirmedAt,
-      sent: !!earlier,
+      firstSentAt: earlier ? performance.now() : Infinity,
     };
     return followCommand(context, payload, context.vmProvider(vm), dispatch, { stdout, stderr });
   },
